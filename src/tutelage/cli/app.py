@@ -1,0 +1,150 @@
+"""`tutelage VERB`: one short function a verb."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tutelage.cli.screen import Terminal
+
+app = typer.Typer(
+    help="Adapt pretrained language models to demonstrations, and see whether it helped.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As in train.epochs=2.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+
+@app.command(epilog="tutelage check recipes/alpaca-lora.yaml")
+def check(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Validate a recipe and read all its data. Trains nothing."""
+    from tutelage import commands
+    from tutelage.cli import show
+
+    result = commands.check(recipe, overrides or (), Terminal())
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False, indent=2))
+    else:
+        show.check(Console(highlight=False), result)
+
+
+@app.command(epilog="tutelage preview recipes/alpaca-lora.yaml --limit 2")
+def preview(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    as_json: Json = False,
+    limit: Annotated[int | None, typer.Option(help="Show this many; 5 as text, all as JSON.")] = None,
+) -> None:
+    """Show the rows as tokens, the trained ones coloured."""
+    from tutelage import commands
+    from tutelage.cli import show
+
+    chosen = limit if as_json or limit is not None else 5
+    prepared, rows = commands.preview(recipe, overrides or (), Terminal(), limit=chosen)
+    console = Console(highlight=False)
+    for row in rows:
+        if as_json:
+            print(json.dumps(row.as_json()))
+        else:
+            show.preview(console, row)
+    if not as_json:
+        console.print(prepared.dataset.ledger.summary(), markup=False, soft_wrap=True)
+
+
+@app.command(epilog="tutelage train recipes/alpaca-lora.yaml train.learning_rate=1e-4")
+def train(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Train, and measure the model before and after."""
+    from tutelage import commands
+    from tutelage.cli import show
+
+    resolved = commands.resolve(recipe, overrides or ())
+    result = commands.train(resolved, screen=Terminal())
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False, indent=2))
+    else:
+        show.result(Console(highlight=False), result, resolved.recipe.output)
+
+
+@app.command(epilog="tutelage demo runs/demo")
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where the run is written.")] = Path("runs/demo"),
+) -> None:
+    """Teach a small model to turn a customer's sentence into JSON, and show whether it learned it."""
+    from tutelage import commands
+    from tutelage.cli import show
+
+    run, result = commands.demo(folder, Terminal())
+    console = Console(highlight=False)
+    show.samples(console, run)
+    show.result(console, result, str(run))
+
+
+@app.command(epilog='tutelage chat runs/alpaca-lora -m "Name three primary colours."')
+def chat(
+    folder: Annotated[str, typer.Argument(help="A run, a model folder, or a hub id.")],
+    message: Annotated[str | None, typer.Option("-m", "--message", help="Answer this and stop.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
+) -> None:
+    """Talk to a saved model."""
+    from tutelage.cli.conversation import converse
+
+    with Terminal().stage("loading the model", None):
+        from tutelage.generate.chat import Chat
+
+        model = Chat(folder)
+    converse(model, message=message, system=system, max_new_tokens=max_new_tokens)
+
+
+@app.command(epilog="tutelage report runs/alpaca-lora")
+def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Write a run's report.html again."""
+    from tutelage import commands
+
+    print(commands.report(folder))
+
+
+@app.command(epilog="tutelage options train")
+def options(section: Annotated[str | None, typer.Argument(help="As in train or data.")] = None) -> None:
+    """List the options of a recipe: name, type, default, meaning."""
+    from tutelage import config
+
+    for option in config.options(section):
+        print(f"{option.name}  ({option.type}; default {option.default})\n    {option.doc}")
+
+
+@app.command(epilog="tutelage explain data/over-long")
+def explain(code: Annotated[str, typer.Argument(help="The code in brackets after `error`.")]) -> None:
+    """Say what an error means."""
+    from difflib import get_close_matches
+
+    from tutelage.errors import CODES, Problem, RecipeError
+
+    if code not in CODES:
+        near = get_close_matches(code, CODES, n=3)
+        fix = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(CODES)}"
+        raise RecipeError(Problem("usage/unknown-code", f"there is no error code `{code}`", fix=fix))
+    print(CODES[code])
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        from tutelage import __version__
+
+        print(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help() + "\n")

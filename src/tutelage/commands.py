@@ -1,0 +1,123 @@
+"""The verbs, as plain functions: `check`, `preview`, `train`, `report`. The command line only prints them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tutelage import assemble, config
+from tutelage.assemble import Prepared
+from tutelage.config import Resolved
+from tutelage.data.show import PreviewRow, preview_rows
+from tutelage.experiment import Experiment
+from tutelage.recipe import Recipe
+from tutelage.runs import Run
+from tutelage.screen import Screen, Silent
+
+Given = str | Path | Mapping[str, Any] | Resolved
+"""A recipe: a YAML file, a mapping, or one already resolved."""
+
+
+DEMO_ROWS = 480
+"""Training rows of the demo: about five minutes on two cores."""
+
+
+def resolve(recipe: Given, overrides: Sequence[str] = ()) -> Resolved:
+    """The recipe with defaults and overrides in place.
+
+    Raises:
+        RecipeError: everything that is wrong with it, at once.
+    """
+    if isinstance(recipe, Resolved):
+        return recipe
+    if isinstance(recipe, Mapping):
+        return config.resolve(recipe, overrides)
+    return config.load(recipe, overrides)
+
+
+def check(recipe: Given, overrides: Sequence[str] = (), screen: Screen = Silent()) -> dict[str, Any]:  # noqa: B008
+    """Validate the recipe and read all its data; what would be trained. Trains nothing and writes nothing.
+
+    Raises:
+        TutelageError: what is wrong.
+    """
+    resolved = resolve(recipe, overrides)
+    Run(resolved.recipe.output).refuse_if_taken()
+    prepared = _prepare(resolved.recipe, screen)
+    return {
+        **prepared.describe(),
+        "plan": {"steps": prepared.steps, "epochs": prepared.epochs},
+        "model": prepared.location.path,
+        "adapter": prepared.recipe.model.adapter.model_dump(),
+        "learning_rate": prepared.recipe.learning_rate,
+        "output": prepared.recipe.output,
+        "set": {option: origin for option, origin in resolved.origins.items() if origin != "default"},
+    }
+
+
+def preview(
+    recipe: Given,
+    overrides: Sequence[str] = (),
+    screen: Screen = Silent(),  # noqa: B008
+    *,
+    limit: int | None = None,
+) -> tuple[Prepared, Iterator[PreviewRow]]:
+    """The data as it would be trained, and its examples one by one, in the order of the files."""
+    prepared = _prepare(resolve(recipe, overrides).recipe, screen)
+    return prepared, preview_rows(prepared.dataset, prepared.encoder.tokenizer, limit)
+
+
+def train(recipe: Given, overrides: Sequence[str] = (), screen: Screen = Silent()) -> dict[str, Any]:  # noqa: B008
+    """Run the recipe: measure, train, measure again, save, prove, report. The value is `result.json`.
+
+    Raises:
+        TutelageError: what went wrong; the run folder then holds what was reached.
+    """
+    resolved = resolve(recipe, overrides)
+    Run(resolved.recipe.output).refuse_if_taken()
+    prepared = _prepare(resolved.recipe, screen)
+    return Experiment(resolved, prepared, screen).run()
+
+
+def demo(folder: str | Path, screen: Screen = Silent()) -> tuple[Path, dict[str, Any]]:  # noqa: B008
+    """Make the demo's rows, run its recipe, and give the run folder and its result.
+
+    A run is never overwritten: where the folder is taken, the next free name beside it is used.
+
+    Raises:
+        TutelageError: as `train` does.
+    """
+    from importlib import resources
+
+    from tutelage.demo import orders
+
+    run = _free(Path(folder))
+    data = run.with_name(f"{run.name}-data")
+    train_file, test_file = orders.write(data, train=DEMO_ROWS)
+    overrides = [f"data.train.0.path={train_file}", f"data.heldout.path={test_file}", f"output={run}"]
+    with resources.as_file(resources.files("tutelage.demo") / "recipe.yaml") as recipe:
+        return run, train(recipe, overrides, screen)
+
+
+def _free(folder: Path) -> Path:
+    """The folder, or the first of folder-2, folder-3, ... that holds nothing."""
+    names = itertools.chain([folder], (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2)))
+    return next(path for path in names if not path.exists() or (path.is_dir() and not any(path.iterdir())))
+
+
+def report(folder: str | Path) -> Path:
+    """Write `report.html` of a run again; its path.
+
+    Raises:
+        RecipeError: usage/not-a-run.
+    """
+    from tutelage.report.page import write
+
+    return write(Path(folder))
+
+
+def _prepare(recipe: Recipe, screen: Screen) -> Prepared:
+    with screen.stage("reading the data", None) as advance:
+        return assemble.prepare_data(recipe, lambda stage, rows: advance(rows, note=stage))

@@ -1,0 +1,175 @@
+"""Text to token ids, exactly as a server does it, and with user text kept out of the control tokens.
+
+A rendered prompt is encoded whole with special tokens recognised, as a server encodes it. That has a hole: content
+that *spells* a control token (a user who types `<|im_end|>`) would become the control id. Such rows are encoded with
+a second alphabet: the same vocabulary with each control token renamed to private-use characters. The template's own
+control tokens are written in the second alphabet, the spelled ones are left as they are, so one pass encodes
+structure as ids and content as text, with the same merges as ever.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+
+import tokenizers
+
+# Planes 15 and 16 are private use: no text that means anything holds these characters.
+_STRUCTURE = 0xF0000
+_SPELLED = 0x100000
+
+
+class Tokenizer:
+    """A `tokenizers` backend, its special tokens by role, and which of its tokens are control tokens."""
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        special_tokens: Mapping[str, str],
+        *,
+        structure: str = "",
+    ) -> None:
+        """Take the backend as it is.
+
+        `special_tokens` maps roles such as "eos_token" to text; `structure` is the chat template's source: an added
+        token that it writes is a control token even where the tokenizer does not mark it special.
+        """
+        self.backend = backend
+        self.special_tokens = dict(special_tokens)
+        added = backend.get_added_tokens_decoder()
+        self._special = {token.content: id for id, token in added.items() if token.special}
+        for text in special_tokens.values():
+            id = backend.token_to_id(text)
+            if id is not None:
+                self._special[text] = id
+        written = {t.content: id for id, t in added.items() if t.content.strip() and t.content in structure}
+        self.control: dict[str, int] = {**written, **self._special}
+        """Control token text -> id."""
+        self.control_ids = frozenset(self.control.values())
+        self._spelled = _alternation(self.control)
+        self._spelled_special = _alternation(self._special)
+
+    @property
+    def eos_id(self) -> int | None:
+        """Id of the tokenizer's end-of-sequence token."""
+        text = self.special_tokens.get("eos_token")
+        return None if text is None else self.backend.token_to_id(text)
+
+    @cached_property
+    def adds_leading_space(self) -> bool:
+        """Whether a piece encoded alone gets a space in front that it would not get inside a text."""
+        tokens = self.backend.encode("a", add_special_tokens=False).tokens
+        return bool(tokens) and tokens[0].startswith("▁")
+
+    def encode_rendered(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of rendered text: control tokens recognised, none added. Disguised texts are encoded as such."""
+        plain = [i for i, text in enumerate(texts) if not _is_disguised(text)]
+        ids: list[list[int]] = [[] for _ in texts]
+        for i, encoding in zip(plain, self._batch(self.backend, [texts[i] for i in plain]), strict=True):
+            ids[i] = encoding
+        if len(plain) < len(texts):
+            rest = [i for i, text in enumerate(texts) if _is_disguised(text)]
+            revealed = [self._reveal(texts[i]) for i in rest]
+            for i, encoding in zip(rest, self._batch(self._second_alphabet, revealed), strict=True):
+                ids[i] = encoding
+        return ids
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of plain text: what the tokenizer puts in front (BOS), then the text, control tokens kept as text."""
+        return [*self._opening, *self.encode_rendered([self.disguise(text, all_control=False)])[0]]
+
+    @cached_property
+    def _opening(self) -> list[int]:
+        ids: list[int] = self.backend.encode("", add_special_tokens=True).ids
+        return ids[:-1] if ids and ids[-1] == self.eos_id and self.eos_id != self.bos_id else ids
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id of the tokenizer's beginning-of-sequence token."""
+        text = self.special_tokens.get("bos_token")
+        return None if text is None else self.backend.token_to_id(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids, control tokens shown."""
+        return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=False))
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text that each token adds to the text before it; the pieces joined are the decoded whole.
+
+        A character that several tokens make up is credited to the last of them.
+        """
+        pieces: list[str] = []
+        start = shown = 0
+        for end in range(1, len(ids) + 1):
+            # A window keeps the cost linear; a fresh start of it may lose a leading space, so it overlaps.
+            before = self.decode(ids[start:shown])
+            text = self.decode(ids[start:end])
+            if text.endswith("�") and end < len(ids) and end - shown < 6:
+                pieces.append("")
+                continue
+            pieces.append(text[len(before) :])
+            start, shown = max(start, end - 8), end
+        return pieces
+
+    def disguise(self, text: str, *, all_control: bool) -> str:
+        """The text with each control token that it spells replaced by a private stand-in.
+
+        `all_control` is for text that no model writes (users, tools); an assistant's own `<think>` stays.
+        """
+        pattern = self._spelled if all_control else self._spelled_special
+        if pattern is None or not pattern.search(text):
+            return text
+        order = self._order
+        return pattern.sub(lambda match: chr(_SPELLED + order[match.group()]), text)
+
+    @cached_property
+    def _order(self) -> dict[str, int]:
+        return {text: index for index, text in enumerate(self.control)}
+
+    @cached_property
+    def _second_alphabet(self) -> tokenizers.Tokenizer:
+        """The backend with every control token renamed, ids unchanged."""
+        renamed = {text: chr(_STRUCTURE + index) for text, index in self._order.items()}
+        spec = json.loads(self.backend.to_str())
+        for token in spec["added_tokens"]:
+            if token["content"] in renamed:
+                token["content"] = renamed[token["content"]]
+                token["normalized"] = False
+        model = spec["model"]
+        vocab = model["vocab"]
+        if isinstance(vocab, dict):
+            model["vocab"] = {renamed.get(piece, piece): id for piece, id in vocab.items()}
+        else:
+            model["vocab"] = [[renamed.get(piece, piece), score] for piece, score in vocab]
+        if model.get("unk_token") in renamed:
+            model["unk_token"] = renamed[model["unk_token"]]
+        spec["post_processor"] = None
+        return tokenizers.Tokenizer.from_str(json.dumps(spec))
+
+    def _reveal(self, text: str) -> str:
+        """The template's control tokens in the second alphabet, the spelled ones in plain letters."""
+        if self._spelled is not None:
+            order = self._order
+            text = self._spelled.sub(lambda match: chr(_STRUCTURE + order[match.group()]), text)
+        for spelled, index in self._order.items():
+            text = text.replace(chr(_SPELLED + index), spelled)
+        return text
+
+    @staticmethod
+    def _batch(backend: tokenizers.Tokenizer, texts: list[str]) -> list[list[int]]:
+        return [e.ids for e in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def _alternation(tokens: Iterable[str]) -> re.Pattern[str] | None:
+    """Matches any of the tokens, the longest first, as the tokenizer itself matches them."""
+    ordered = sorted(tokens, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+
+_DISGUISED = re.compile(f"[{chr(_SPELLED)}-{chr(_SPELLED + 0xEFFF)}]")
+
+
+def _is_disguised(text: str) -> bool:
+    return _DISGUISED.search(text) is not None

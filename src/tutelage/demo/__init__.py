@@ -1,0 +1,1 @@
+"""What `tutelage demo` teaches: customers' sentences in a bakery-café, and the JSON that they mean."""

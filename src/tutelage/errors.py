@@ -1,0 +1,166 @@
+"""Every error a user can meet, in one shape: code, what, where, found, why, fix.
+
+    TutelageError                 exit code
+    ├── RecipeError                   2     the recipe or the command line
+    ├── DataError                     3     the rows
+    ├── ModelError                    4     the model, its template, or what was saved
+    ├── MachineError                  5     disk, memory, permissions, missing packages
+    ├── DivergedError                 6     the numbers of the run
+    └── CheckFailed                   1     a check that found problems
+
+An error carries one or more problems of one kind; the text is made from them here and nowhere else.
+Each code is declared once, in `CODES`, with the sentence that `tutelage explain CODE` prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+CODES: dict[str, str] = {
+    # recipe (exit 2)
+    "recipe/missing-file": "The recipe file named on the command line does not exist or cannot be read.",
+    "recipe/bad-yaml": "The recipe is not valid YAML; the line and column show where reading stopped.",
+    "recipe/unknown-option": "A key is not an option of its section. Nothing is ignored: remove it or spell it "
+    "as `tutelage options` does.",
+    "recipe/bad-value": "A value has the wrong type or is outside its range.",
+    "recipe/missing-option": "An option without a default was not given.",
+    "recipe/conflict": "Two options contradict each other.",
+    "recipe/bad-override": "An override on the command line is not of the form section.option=value.",
+    "recipe/run-exists": "The output folder already holds a run. A run is never overwritten.",
+    "usage/unknown-code": "`tutelage explain` was asked for a code that does not exist.",
+    "usage/not-a-run": "The folder named is neither a run nor a saved model.",
+    # data (exit 3)
+    "data/missing-file": "A data file named in the recipe does not exist.",
+    "data/empty-file": "A data file holds no rows.",
+    "data/unknown-type": "The file's ending is not one that Tutelage reads.",
+    "data/unreadable": "The file could not be read as what its ending says it is.",
+    "data/bad-json": "A line is not valid JSON, or not a JSON object.",
+    "data/bad-encoding": "A line is not valid UTF-8.",
+    "data/unknown-format": "The columns match no known format.",
+    "data/mixed-formats": "Rows of one file match different formats.",
+    "data/bad-row": "A row does not have the fields that its format needs, or a field has the wrong type.",
+    "data/empty-answer": "A row has no answer, so nothing would be trained.",
+    "data/nothing-trained": "A row has no token with a positive weight, so nothing would be trained.",
+    "data/over-long": "Rows are longer than `data.max_length`. Answers are never cut, so a policy must be chosen.",
+    "data/too-many-dropped": "More rows were set aside than `data.max_quarantined` allows.",
+    "data/no-rows": "After reading and splitting, no row is left to train on or to hold out.",
+    "data/unbalanced": "Rows read are not equal to rows trained, held out and dropped. This is a bug in Tutelage.",
+    # model (exit 4)
+    "model/missing": "The model was not found as a folder, a .gguf file, a package, or on the hub.",
+    "model/no-weights": "The folder holds no weights that Tutelage reads (safetensors or GGUF).",
+    "model/unreadable": "The model's files could not be loaded.",
+    "model/remote-code": "The model's folder asks to run its own code. Tutelage never does that.",
+    "model/unknown-head": "The output head computes logits in a way that could not be reproduced exactly.",
+    "model/too-short": "`data.max_length` is longer than the positions the model was built for.",
+    "model/no-gradient": "A trainable tensor received no gradient in the first step.",
+    "template/missing": "The tokenizer has no chat template, and the recipe names none.",
+    "template/missing-tokens": "A named template needs control tokens that the vocabulary does not hold.",
+    "template/broken": "The chat template failed while rendering a conversation.",
+    "template/no-stop-token": "The template writes no stop token after an answer, so the model could never "
+    "learn to stop.",
+    "template/not-the-tokenizers": "The rendering does not equal the tokenizer's own for the same conversation.",
+    "save/not-reproduced": "The saved model, loaded by a fresh process, does not reproduce the recorded logits.",
+    "save/untrained": "The saved adapter is all zeros or equals its start: nothing was learned or kept.",
+    # machine (exit 5)
+    "machine/read-only": "The output folder cannot be written.",
+    "machine/disk-full": "The disk is full, or too full for what the run will write.",
+    "machine/missing-package": "An optional package is needed for this and is not installed.",
+    "machine/no-device": "The device asked for is not present.",
+    "machine/out-of-memory": "Memory ran out.",
+    # diverged (exit 6)
+    "train/diverged": "Ten steps in a row had a loss or gradient that is not finite.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, and what to do about it."""
+
+    code: str
+    what: str
+    where: str = ""
+    found: str = ""
+    why: str = ""
+    fix: str = ""
+
+    def __post_init__(self) -> None:
+        assert self.code in CODES, f"bug: error code {self.code!r} is not declared in CODES"
+
+    def __str__(self) -> str:
+        lines = [f"error[{self.code}]: {self.what}"]
+        for label in ("where", "found", "why", "fix"):
+            text = getattr(self, label)
+            if text:
+                lines.append(f"  {label:<6}{text}".replace("\n", "\n        "))
+        return "\n".join(lines)
+
+
+class TutelageError(Exception):
+    """Base of every error that is the user's to mend; `str()` is the text for the screen."""
+
+    exit_code = 1
+
+    def __init__(self, problem: Problem, *more: Problem) -> None:
+        self.problems = (problem, *more)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+    @staticmethod
+    def of(problems: Iterable[Problem]) -> TutelageError:
+        """One error, of the class that the first problem's code belongs to."""
+        first, *more = problems
+        return CLASSES[first.code.partition("/")[0]](first, *more)
+
+    @property
+    def code(self) -> str:
+        """The code of the first problem."""
+        return self.problems[0].code
+
+
+class CheckFailed(TutelageError):
+    """A check found problems."""
+
+    exit_code = 1
+
+
+class RecipeError(TutelageError):
+    """The recipe or the command line is wrong."""
+
+    exit_code = 2
+
+
+class DataError(TutelageError):
+    """The rows are wrong."""
+
+    exit_code = 3
+
+
+class ModelError(TutelageError):
+    """The model, its template, or what was saved is wrong."""
+
+    exit_code = 4
+
+
+class MachineError(TutelageError):
+    """The disk, the memory, a permission or a package is missing."""
+
+    exit_code = 5
+
+
+class DivergedError(TutelageError):
+    """The numbers of the run are no longer finite."""
+
+    exit_code = 6
+
+
+CLASSES: dict[str, type[TutelageError]] = {
+    "recipe": RecipeError,
+    "usage": RecipeError,
+    "data": DataError,
+    "model": ModelError,
+    "template": ModelError,
+    "save": ModelError,
+    "machine": MachineError,
+    "train": DivergedError,
+}
+"""The class that each first part of a code belongs to."""

@@ -1,0 +1,105 @@
+"""Held-out prompts and what follows them: answered before and after training, and compared with the rows' own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tutelage.data.dataset import Row
+from tutelage.data.tokenizer import Tokenizer
+from tutelage.generate.engine import Answer, generate
+from tutelage.models.forward import Forward
+from tutelage.types import Conversation, Document, Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A held-out prompt with its reference answer."""
+
+    origin: Origin
+    prompt_ids: tuple[int, ...]
+    messages: list[dict[str, str]]
+    """The prompt's turns, for the report; empty for plain text."""
+    reference: str
+
+
+def questions(rows: Sequence[Row], tokenizer: Tokenizer, stop_ids: Collection[int], limit: int) -> list[Question]:
+    """The first trained answer of each held-out row, up to `limit`; rows of plain text ask nothing."""
+    found = []
+    for row in rows:
+        if len(found) == limit:
+            break
+        if row.split == "heldout" and not isinstance(row.demonstration, Document):
+            found.append(_question(row, tokenizer, stop_ids))
+    return found
+
+
+def _question(row: Row, tokenizer: Tokenizer, stop_ids: Collection[int]) -> Question:
+    example = row.examples[0]
+    start = example.prompt_length
+    after = np.flatnonzero(example.weights[start:] == 0)
+    end = start + int(after[0]) if len(after) else len(example)
+    answer = example.input_ids[start:end].tolist()
+    if answer and answer[-1] in stop_ids:
+        answer = answer[:-1]
+    messages = []
+    if isinstance(row.demonstration, Conversation):
+        for message in row.demonstration.messages:
+            if message.role == "assistant" and message.trained > 0:
+                break
+            messages.append({"role": message.role, "content": message.content})
+    prompt = tuple(example.input_ids[:start].tolist())
+    return Question(example.origin, prompt, messages, tokenizer.decode(answer))
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A question with the model's answer."""
+
+    question: Question
+    answer: Answer
+    text: str
+
+    def as_json(
+        self, *, model: str, step: int, prompt: str, max_new_tokens: int, correct: bool | None
+    ) -> dict[str, Any]:
+        """A line of `samples.jsonl`."""
+        return {
+            "step": step,
+            "model": model,
+            "origin": {"file": self.question.origin.file, "line": self.question.origin.line},
+            "messages": self.question.messages,
+            "prompt": prompt,
+            "answer": self.text,
+            "reference": self.question.reference,
+            "stopped": self.answer.stopped,
+            "tokens": len(self.answer.input_ids),
+            "decoding": {"method": "greedy", "max_new_tokens": max_new_tokens},
+            "correct": correct,
+        }
+
+
+def ask(
+    forward: Forward,
+    asked: Sequence[Question],
+    tokenizer: Tokenizer,
+    *,
+    stop_ids: Collection[int],
+    max_new_tokens: int,
+    progress: Callable[[int], None],
+) -> list[Answered]:
+    """The model's greedy answer to each question."""
+    answers = generate(
+        forward,
+        [question.prompt_ids for question in asked],
+        stop_ids=stop_ids,
+        max_new_tokens=max_new_tokens,
+        progress=progress,
+    )
+    return [
+        Answered(question, answer, tokenizer.decode(answer.input_ids))
+        for question, answer in zip(asked, answers, strict=True)
+    ]

@@ -1,0 +1,73 @@
+"""Every option of a run, declared once; one YAML file is one `Recipe`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tutelage.recipe.base import Section
+from tutelage.recipe.data import DataOptions, Format, HeldoutFile, Source
+from tutelage.recipe.evaluate import EvaluateOptions
+from tutelage.recipe.model import Full, Lora, ModelOptions
+from tutelage.recipe.train import Schedule, TrainOptions
+
+__all__ = [
+    "DataOptions",
+    "EvaluateOptions",
+    "ExportOptions",
+    "Format",
+    "Full",
+    "HeldoutFile",
+    "Lora",
+    "ModelOptions",
+    "Recipe",
+    "Schedule",
+    "Section",
+    "Source",
+    "TrainOptions",
+]
+
+
+class ExportOptions(Section):
+    """What is written at the end, beside the model or adapter."""
+
+    merged: bool = False
+    """For LoRA: also write the base model with the update merged in."""
+
+
+class Recipe(Section):
+    """One run."""
+
+    model: ModelOptions
+    """The model that is adapted."""
+    data: DataOptions
+    """The rows."""
+    train: TrainOptions = TrainOptions()
+    """The training loop."""
+    evaluate: EvaluateOptions = EvaluateOptions()
+    """What is measured before and after."""
+    export: ExportOptions = ExportOptions()
+    """What is written at the end."""
+    output: str = Field(min_length=1)
+    """The run folder; it must not hold a run yet."""
+
+    @property
+    def learning_rate(self) -> float:
+        """`train.learning_rate` with the default for the adapter filled in."""
+        if self.train.learning_rate is not None:
+            return self.train.learning_rate
+        return 2e-5 if self.model.adapter.kind == "full" else 2e-4
+
+    def conflicts(self) -> list[tuple[str, str, str]]:
+        """Contradictions between options: (option, what is wrong, how to mend it)."""
+        found = []
+        if self.train.epochs is not None and self.train.steps is not None:
+            found.append(("train.steps", "both `train.epochs` and `train.steps` are given", "remove one of them"))
+        if self.export.merged and self.model.adapter.kind == "full":
+            found.append(
+                (
+                    "export.merged",
+                    "there is no adapter to merge after full fine-tuning",
+                    "remove `export.merged`",
+                )
+            )
+        return found

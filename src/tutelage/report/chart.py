@@ -1,0 +1,260 @@
+"""Numbers to inline SVG: lines over optimizer steps, and an interval beside zero.
+
+A chart is text made here once, drawn by the browser without a script. Colours are class names that the page's
+style sheet fills in, so one drawing serves light, dark and paper. However long the run, a line has at most
+`LINE_POINTS` points (the highest and the lowest of each stretch, so that no spike is lost), and the chart at most
+`BANDS` invisible columns whose titles are read by pointing at them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+from typing import Literal, TypeGuard
+
+from markupsafe import Markup
+
+from tutelage.report.text import brief, count, decimal
+
+LINE_POINTS = 800
+BANDS = 120
+LARGEST, SMALLEST = 1e100, 1e-100
+"""Numbers beyond the one are treated as infinite, differences below the other as none: no axis could show them."""
+LEFT, RIGHT, TOP, BOTTOM = 62, 30, 34, 42
+LETTER = 9
+"""Room for one letter, at the largest size that the style sheet gives to a chart's text."""
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One measured quantity: (step, value) in order of step; None, or a value not finite, leaves a gap."""
+
+    label: str
+    points: Sequence[tuple[float, float | None]]
+    kind: Literal["line", "dots"] = "line"
+
+    def finite(self) -> list[Point]:
+        """The points that can be drawn."""
+        return [(x, y) for x, y in self.points if _drawable(y)]
+
+
+def _drawable(value: float | None) -> TypeGuard[float]:
+    return value is not None and abs(value) < LARGEST
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Maps values to pixels; `ticks` are round numbers within it."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    ticks: tuple[float, ...]
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high = (math.log10(self.low), math.log10(self.high)) if self.log else (self.low, self.high)
+        value = math.log10(value) if self.log else value
+        return self.start + (value - low) / (high - low) * (self.end - self.start)
+
+
+def draw(series: Sequence[Series], *, title: str, unit: str, width: int, height: int, zero: bool = False) -> Markup:
+    """The chart as an SVG element; a paragraph that says so when there is nothing to draw.
+
+    `zero` makes the vertical axis begin at 0. It is logarithmic when a few values dwarf the others.
+    """
+    values = sorted(y for one in series for _, y in one.finite())
+    if not values:
+        return Markup('<p class="empty">{}: nothing measured yet.</p>').format(title)
+    steps = [x for one in series for x, _ in one.points]
+    x = _steps_axis(min(steps), max(steps), LEFT, width - RIGHT)
+    y = _value_axis(values, height - BOTTOM, TOP, zero=zero)
+    parts = [*_grid(x, y, unit + (", log scale" if y.log else "")), *_legend(series, LETTER * len(unit) + 24)]
+    for one in series:
+        parts += _line(one, x, y) if one.kind == "line" else _dots(one, x, y)
+    parts += _bands(series, x, y)
+    summary = "; ".join(_summary(one) for one in series if one.finite())
+    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        width, height, f"{title}. {summary}", Markup("\n").join(parts)
+    )
+
+
+def interval(difference: float, low: float, high: float) -> Markup:
+    """A difference and its interval on a short line, with a mark at zero."""
+    if not all(abs(value) < LARGEST for value in (difference, low, high)):
+        return Markup("")
+    reach = 1.15 * max(abs(low), abs(high), abs(difference)) or 1.0
+    axis = Axis(-reach, reach, 8, 232, ())
+    return Markup(
+        '<svg class="interval" viewBox="0 0 240 34" role="img" aria-label="{}"><title>{}</title>'
+        '<line class="axis" x1="8" y1="13" x2="232" y2="13"/>'
+        '<line class="zero" x1="120" y1="3" x2="120" y2="23"/>'
+        '<line class="span" x1="{:.1f}" y1="13" x2="{:.1f}" y2="13"/><circle cx="{:.1f}" cy="13" r="5"/>'
+        '<text x="120" y="33" text-anchor="middle">0</text></svg>'
+    ).format(
+        *[f"Difference {brief(difference)}, interval {brief(low)} to {brief(high)}"] * 2,
+        *map(axis, (low, high, difference)),
+    )
+
+
+def round_ticks(low: float, high: float, at_most: int = 6, *, whole: bool = False) -> tuple[float, ...]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) from `low` or below to `high` or above."""
+    rough = (high - low) / at_most
+    power = 10.0 ** math.floor(math.log10(rough))
+    gap = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    gap = max(gap, 1.0) if whole else gap
+    first, last = math.floor(low / gap + 1e-9), math.ceil(high / gap - 1e-9)
+    return tuple(float(f"{i * gap:.12g}") for i in range(first, last + 1))
+
+
+def _stretches(points: Sequence[Point], number: int) -> Iterator[Sequence[Point]]:
+    """The points cut into at most `number` runs of nearly one length; none is empty."""
+    number = min(number, len(points))
+    for i in range(number):
+        yield points[i * len(points) // number : (i + 1) * len(points) // number]
+
+
+def _steps_axis(low: float, high: float, start: float, end: float) -> Axis:
+    if high == low:
+        low, high = low - 1, high + 1
+    ticks = round_ticks(low, high, at_most=max(3, int((end - start) / 90)), whole=True)
+    return Axis(low, high, start, end, tuple(tick for tick in ticks if low <= tick <= high))
+
+
+def _value_axis(values: Sequence[float], start: float, end: float, *, zero: bool) -> Axis:
+    low, high, middle = values[0], values[-1], values[len(values) // 2]
+    if low > SMALLEST and high > 100 * middle:
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        stride = len(powers) // 6 + 1
+        return Axis(10.0 ** powers[0], 10.0 ** powers[-1], start, end, tuple(10.0**p for p in powers[::stride]), True)
+    low, high = (min(low, 0.0), max(high, 0.0)) if zero else (low, high)
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), SMALLEST):
+        room = abs(high) * 0.1 if abs(high) > SMALLEST else 1.0
+        low, high = low - room, high + room
+    ticks = round_ticks(low, high, at_most=5)
+    return Axis(ticks[0], ticks[-1], start, end, ticks)
+
+
+def _grid(x: Axis, y: Axis, unit: str) -> Iterator[Markup]:
+    yield Markup('<text class="unit" x="2" y="14">{}</text>').format(unit)
+    for tick, label in zip(y.ticks, _labels(y.ticks), strict=True):
+        line = '<line class="grid" x1="{0}" x2="{1}" y1="{2:.1f}" y2="{2:.1f}"/>'
+        yield Markup(line + '<text x="{3}" y="{4:.1f}" text-anchor="end">{5}</text>').format(
+            x.start, x.end, y(tick), x.start - 8, y(tick) + 4, label
+        )
+    for tick in x.ticks:
+        yield Markup(
+            '<line class="axis" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>'
+            '<text x="{0:.1f}" y="{3}" text-anchor="middle">{4}</text>'
+        ).format(x(tick), y.start, y.start + 4, y.start + 19, count(tick))
+    yield Markup('<text class="unit" x="{}" y="{}" text-anchor="end">optimizer step</text>').format(x.end, y.start + 37)
+
+
+def _labels(ticks: Sequence[float]) -> list[str]:
+    """The ticks with one count of decimals."""
+    labels = [brief(tick) for tick in ticks]
+    if any("e" in label for label in labels):
+        return labels
+    digits = max(len(label.partition(".")[2]) for label in labels)
+    return [decimal(tick, digits) for tick in ticks]
+
+
+def _legend(series: Sequence[Series], left: float) -> Iterator[Markup]:
+    """A sample of each line and its name, from `left` on; one line alone needs none."""
+    for one in series if len(series) > 1 else ():
+        yield Markup('<line class="{}" x1="{}" x2="{}" y1="10" y2="10"/>').format(one.kind, left, left + 22)
+        if one.kind == "dots":
+            yield Markup('<circle class="dots" cx="{}" cy="10" r="4.5"/>').format(left + 11)
+        yield Markup('<text x="{}" y="14">{}</text>').format(left + 29, one.label)
+        left += 29 + LETTER * len(one.label) + 20
+
+
+def _line(one: Series, x: Axis, y: Axis) -> Iterator[Markup]:
+    """The line, broken where values are missing; for a long run its range and its mean."""
+    drawn = one.finite()
+    stretches = list(_stretches(drawn, BANDS))
+    means = [(fmean(p[0] for p in stretch), fmean(p[1] for p in stretch)) for stretch in stretches]
+    if len(drawn) > LINE_POINTS:
+        yield _points("polygon", "range", _outline(drawn), x, y)
+        yield _points("polyline", "line", means, x, y)
+        return
+    long = len(drawn) > 2 * BANDS
+    for run in _unbroken(one.points):
+        if len(run) == 1:
+            yield Markup('<circle class="line" cx="{:.1f}" cy="{:.1f}" r="2.5"/>').format(x(run[0][0]), y(run[0][1]))
+        else:
+            yield _points("polyline", "line faint" if long else "line", run, x, y)
+    if long:
+        yield _points("polyline", "line", means, x, y)
+
+
+def _outline(points: Sequence[Point]) -> list[Point]:
+    """The highest of each stretch from left to right, then the lowest back again."""
+    stretches = list(_stretches(points, LINE_POINTS // 2))
+    highest = [max(stretch, key=_height) for stretch in stretches]
+    return highest + [min(stretch, key=_height) for stretch in reversed(stretches)]
+
+
+def _height(point: Point) -> float:
+    return point[1]
+
+
+def _unbroken(points: Sequence[tuple[float, float | None]]) -> list[list[Point]]:
+    """The points cut where a value is missing."""
+    runs: list[list[Point]] = [[]]
+    for place, value in points:
+        if _drawable(value):
+            runs[-1].append((place, value))
+        else:
+            runs.append([])
+    return [run for run in runs if run]
+
+
+def _dots(one: Series, x: Axis, y: Axis) -> Iterator[Markup]:
+    points = one.finite()
+    points = points[:: len(points) // LINE_POINTS + 1]
+    yield _points("polyline", "dots", points, x, y)
+    for place, value in points:
+        yield Markup('<circle class="dots" cx="{:.1f}" cy="{:.1f}" r="4.5"/>').format(x(place), y(value))
+
+
+def _points(element: str, name: str, points: Sequence[Point], x: Axis, y: Axis) -> Markup:
+    text = " ".join(f"{x(place):.1f},{y(value):.1f}" for place, value in points)
+    return Markup('<{} class="{}" points="{}"/>').format(element, name, text)
+
+
+def _bands(series: Sequence[Series], x: Axis, y: Axis) -> Iterator[Markup]:
+    """Columns that cover the chart, each with the values of its steps as a title."""
+    found: dict[float, list[tuple[int, float]]] = {}
+    for number, one in enumerate(series):
+        for place, value in one.finite():
+            found.setdefault(place, []).append((number, value))
+    places = [(place, 0.0) for place in sorted(found)]
+    columns = [[place for place, _ in stretch] for stretch in _stretches(places, BANDS)]
+    edges = [x.low, *((a[-1] + b[0]) / 2 for a, b in pairwise(columns)), x.high]
+    for column, (left, right) in zip(columns, pairwise(edges), strict=True):
+        lines = [f"step {_range(column, count)}"]
+        for number, one in enumerate(series):
+            values = [value for place in column for n, value in found[place] if n == number]
+            if values:
+                lines.append(f"{one.label} {_range(values, brief)}")
+        yield Markup('<rect class="band" x="{:.1f}" y="{}" width="{:.1f}" height="{}"><title>{}</title></rect>').format(
+            x(left), y.end, x(right) - x(left), y.start - y.end, "\n".join(lines)
+        )
+
+
+def _range(values: Sequence[float], say: Callable[[float], str]) -> str:
+    low, high = say(min(values)), say(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def _summary(one: Series) -> str:
+    points = one.finite()
+    (first, start), (last, end) = points[0], points[-1]
+    return f"{one.label}: {brief(start)} at step {count(first)}, {brief(end)} at step {count(last)}"

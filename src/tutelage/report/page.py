@@ -1,0 +1,179 @@
+"""A `Report` to one HTML file that needs nothing else: no script, no request, no font, no image.
+
+The template holds the words and the style; this file decides what they are given, and how much of each list is
+shown, so that the page stays small however large the run was.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from tutelage.errors import MachineError, Problem
+from tutelage.report import text
+from tutelage.report.chart import BANDS, Series, draw
+from tutelage.report.collect import collect, number
+from tutelage.report.contents import Answer, Report, Row, Sample, Step
+from tutelage.report.summary import changes, figures, headline
+
+SAMPLES, MESSAGES, ROWS, TOKENS, ORIGINS, RECIPE = 12, 40, 8, 1000, 100, 20_000
+"""How many samples, messages of one, rows, tokens of one, places of a reason, characters of the recipe are shown."""
+GAP = 240
+"""A longer run of tokens that are not trained is shortened in its middle."""
+
+
+def write(folder: Path) -> Path:
+    """Makes `report.html` in the run folder, whole or not at all, and returns its path.
+
+    Raises `TutelageError` when the folder is not a run or cannot be written.
+    """
+    page = render(collect(folder)).encode("utf-8", errors="replace")
+    path = folder / "report.html"
+    try:
+        _replace(path, page)
+    except OSError as error:
+        full = error.errno == errno.ENOSPC
+        raise MachineError(
+            Problem(
+                "machine/disk-full" if full else "machine/read-only",
+                "the report could not be written",
+                where=str(path),
+                found=str(error),
+                fix="free some space and ask for the report again" if full else "make the folder writable",
+            )
+        ) from error
+    return path
+
+
+def render(report: Report) -> str:
+    """The page as HTML text."""
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            report=report,
+            headline=headline(report),
+            changes=changes(report),
+            figures=figures(report),
+            charts=charts(report),
+            without_loss=[step.step for step in report.steps if step.loss is None],
+            stretches=BANDS if len(report.steps) > 2 * BANDS else 0,
+            skipped=sum(step.skipped for step in report.steps),
+            samples=[(sample, *_prompt(sample), _compare(sample)) for sample in report.samples[:SAMPLES]],
+            rows=[(row, _shorten(row)) for row in report.rows[:ROWS]],
+            places=ORIGINS,
+            recipe_limit=RECIPE,
+        )
+    )
+
+
+def charts(report: Report) -> list[tuple[str, Markup]]:
+    """(title, drawing) of the loss, the learning rate, the gradient norm and the speed."""
+    steps = report.steps
+    loss = [
+        Series("training loss", [(step.step, step.loss) for step in steps]),
+        Series("held-out loss", report.evaluations, "dots"),
+    ]
+    return [
+        ("Loss", draw(loss, title="Loss", unit="nats per token", width=940, height=330)),
+        ("Learning rate", _small("learning rate", "", [step.learning_rate for step in steps], steps)),
+        ("Gradient norm", _small("gradient norm", "L2 norm", [step.grad_norm for step in steps], steps)),
+        ("Speed", _small("speed", "tokens per second", [step.tokens_per_second for step in steps], steps)),
+    ]
+
+
+def _small(name: str, unit: str, values: Sequence[float | None], steps: Sequence[Step]) -> Markup:
+    points = [(step.step, value) for step, value in zip(steps, values, strict=True)]
+    return draw([Series(name, points)], title=name.capitalize(), unit=unit, width=300, height=210, zero=True)
+
+
+def _prompt(sample: Sample) -> tuple[list[tuple[str, str, int]], int]:
+    """(role, visible text, characters left out) of the messages that fit in one text, and how many do not."""
+    turns: list[tuple[str, str, int]] = []
+    room = text.TEXT_LIMIT
+    for turn in sample.prompt[:MESSAGES]:
+        if room > 0:
+            shown, more = text.cut(turn.text, room)
+            turns.append((turn.role, shown, more))
+            room = 0 if more else room - len(shown)
+    return turns, len(sample.prompt) - len(turns)
+
+
+def _compare(sample: Sample) -> list[tuple[str, Answer | None, Markup, int, str]]:
+    """Before and after: heading, answer, its marked text, characters left out, words of the reference in it."""
+    columns = []
+    for heading, answer in (("Before", sample.base), ("After", sample.tuned)):
+        shown, more = text.cut(answer.text if answer else "")
+        if answer is None or not sample.reference:
+            columns.append((heading, answer, Markup.escape(shown), more, ""))
+            continue
+        marked, same, words = text.mark_differences(shown, text.cut(sample.reference)[0])
+        columns.append((heading, answer, marked, more, f"{same} of the reference’s {words} words"))
+    return columns
+
+
+def _shorten(row: Row) -> list[tuple[str, float | None]]:
+    """(visible token, weight), with (how many are left out, None) where tokens are not shown."""
+    shown: list[tuple[str, float | None]] = []
+    for run in _runs(row.tokens):
+        if run[0][1] == 0 and len(run) > GAP:
+            left = len(run) - GAP
+            shown += [*run[: GAP // 2], (f"{left:,} more tokens, not trained", None), *run[-GAP // 2 :]]
+        else:
+            shown += run
+    kept: list[tuple[str, float | None]] = []
+    length = 0
+    for token, weight in shown:
+        if len(kept) == TOKENS or length > text.TEXT_LIMIT:
+            kept.append((f"the rest of {len(row.tokens):,} tokens is not shown", None))
+            break
+        piece, more = (token, 0) if weight is None else text.cut(text.visible_token(token), 200)
+        length += len(piece)
+        kept.append((piece + "…" if more else piece, weight))
+    return kept
+
+
+def _runs(tokens: Sequence[tuple[str, float]]) -> list[list[tuple[str, float]]]:
+    """The tokens cut where trained ones begin and end."""
+    runs: list[list[tuple[str, float]]] = []
+    for token in tokens:
+        if not runs or (runs[-1][-1][1] == 0) != (token[1] == 0):
+            runs.append([])
+        runs[-1].append(token)
+    return runs
+
+
+def _replace(path: Path, content: bytes) -> None:
+    beside = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: text.visible(value) if type(value) is str else value,
+    )
+    environment.filters |= {
+        name: getattr(text, name) for name in ("brief", "count", "cut", "decimal", "setting", "signed", "size")
+    }
+    environment.filters["number"] = number
+    return environment

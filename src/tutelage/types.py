@@ -1,0 +1,106 @@
+"""The one type at each joint of the flow; frozen, and free of torch.
+
+path -> Record -> Conversation | Completion | Document -> Example
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Origin:
+    """Where a row came from: file and line, counted from 1 (row number where a file has no lines)."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row as the file holds it."""
+
+    origin: Origin
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. `weight` multiplies the loss of its tokens; None is 1 for an assistant and 0 for anyone else."""
+
+    role: str
+    content: str
+    weight: float | None = None
+    thinking: str | None = None
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    name: str | None = None
+
+    @property
+    def trained(self) -> float:
+        """The weight with the default filled in."""
+        if self.weight is not None:
+            return self.weight
+        return 1.0 if self.role == "assistant" else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages in order; what a chat template renders."""
+
+    origin: Origin
+    messages: tuple[Message, ...]
+    weight: float = 1.0
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A prompt and what follows it, both plain text; no template is involved."""
+
+    origin: Origin
+    prompt: str
+    completion: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Plain text, trained whole."""
+
+    origin: Origin
+    text: str
+    weight: float = 1.0
+
+
+Demonstration = Conversation | Completion | Document
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """Tokens ready for the model.
+
+    `weights[i]` is the weight with which `input_ids[i]` is predicted from the tokens before it; 0 where it is
+    not trained. The first token has nothing before it, so its weight is always 0.
+    """
+
+    input_ids: NDArray[np.int32]
+    weights: NDArray[np.float32]
+    origin: Origin
+    prompt_length: int
+    """Tokens before the first trained one: the prompt that is answered when this row is sampled."""
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def supervised(self) -> int:
+        """How many tokens are trained."""
+        return int(np.count_nonzero(self.weights))
