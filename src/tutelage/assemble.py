@@ -13,7 +13,7 @@ from tutelage.data.dataset import Dataset, Progress, prepare
 from tutelage.data.encode import Encoder
 from tutelage.data.plan import global_batches, micro_batches, total_steps
 from tutelage.errors import ModelError, Problem
-from tutelage.models.load import Location, chat_tokenizer, load_tokenizer, locate, position_limit
+from tutelage.models.load import Location, chat_tokenizer, load_tokenizer, locate, position_limit, refuse_adapter
 from tutelage.recipe import Recipe
 from tutelage.types import Example
 
@@ -82,6 +82,7 @@ def prepare_data(recipe: Recipe, progress: Progress = lambda stage, rows: None) 
         ModelError, DataError: as each stage finds.
     """
     location = locate(recipe.model.path, recipe.model.revision)
+    refuse_adapter(location)
     limit = position_limit(location)
     if limit is not None and recipe.data.max_length > limit:
         raise ModelError(

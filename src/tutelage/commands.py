@@ -12,6 +12,7 @@ from tutelage.assemble import Prepared
 from tutelage.config import Resolved
 from tutelage.data.show import PreviewRow, preview_rows
 from tutelage.experiment import Experiment
+from tutelage.models.load import choose_device
 from tutelage.recipe import Recipe
 from tutelage.runs import Run
 from tutelage.screen import Screen, Silent
@@ -44,7 +45,7 @@ def check(recipe: Given, overrides: Sequence[str] = (), screen: Screen = Silent(
         TutelageError: what is wrong.
     """
     resolved = resolve(recipe, overrides)
-    Run(resolved.recipe.output).refuse_if_taken()
+    _refuse_at_once(resolved.recipe)
     prepared = _prepare(resolved.recipe, screen)
     return {
         **prepared.describe(),
@@ -76,7 +77,7 @@ def train(recipe: Given, overrides: Sequence[str] = (), screen: Screen = Silent(
         TutelageError: what went wrong; the run folder then holds what was reached.
     """
     resolved = resolve(recipe, overrides)
-    Run(resolved.recipe.output).refuse_if_taken()
+    _refuse_at_once(resolved.recipe)
     prepared = _prepare(resolved.recipe, screen)
     return Experiment(resolved, prepared, screen).run()
 
@@ -116,6 +117,13 @@ def report(folder: str | Path) -> Path:
     from tutelage.report.page import write
 
     return write(Path(folder))
+
+
+def _refuse_at_once(recipe: Recipe) -> None:
+    """What would stop the run later, found before any row is read."""
+    Run(recipe.output).refuse_if_taken()
+    if recipe.model.device != "auto":
+        choose_device(recipe.model.device)
 
 
 def _prepare(recipe: Recipe, screen: Screen) -> Prepared:

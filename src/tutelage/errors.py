@@ -51,7 +51,6 @@ CODES: dict[str, str] = {
     "model/no-weights": "The folder holds no weights that Tutelage reads (safetensors or GGUF).",
     "model/unreadable": "The model's files could not be loaded.",
     "model/remote-code": "The model's folder asks to run its own code. Tutelage never does that.",
-    "model/unknown-head": "The output head computes logits in a way that could not be reproduced exactly.",
     "model/too-short": "`data.max_length` is longer than the positions the model was built for.",
     "model/no-gradient": "A trainable tensor received no gradient in the first step.",
     "template/missing": "The tokenizer has no chat template, and the recipe names none.",

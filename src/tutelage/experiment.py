@@ -61,8 +61,11 @@ class Experiment:
         Raises:
             TutelageError: what went wrong; the run folder then says so.
         """
+        from tutelage.train.memory import explained
+
         try:
-            return self._stages()
+            with explained(self.recipe.train.token_budget):
+                return self._stages()
         except BaseException as error:
             self.record_failure(error)
             raise
@@ -83,13 +86,14 @@ class Experiment:
         """The model, with the fastest way to run it that is exact."""
         from tutelage.models.forward import prove
         from tutelage.models.load import choose_device, load_model
-        from tutelage.train.memory import keep_freed_memory
+        from tutelage.train.memory import forget_startup_objects, keep_freed_memory
 
         keep_freed_memory()
         device = choose_device(self.recipe.model.device)
         with self.screen.stage("loading the model", None):
             model = load_model(self.prepared.location, device=device)
             forward = prove(model, max_length=self.recipe.data.max_length)
+        forget_startup_objects()
         self.screen.say(f"model   {self.prepared.location.path} on {device}, float32")
         if not forward.packed:
             self.screen.say(f"note    one example at a time, which is slower: {forward.reason}")
@@ -323,8 +327,8 @@ class Experiment:
         return {f"{metric} match": result.as_json()}
 
     def record_failure(self, error: BaseException) -> None:
-        """Say in the run folder, if there is one already, how the run ended."""
-        if not self.folder.folder.is_dir():
+        """Say in the run folder, if the run got as far as having one, how it ended."""
+        if self.folder.is_empty():
             return
         diverged = isinstance(error, TutelageError) and error.code == "train/diverged"
         status = "diverged" if diverged else "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"

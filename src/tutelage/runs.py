@@ -37,7 +37,7 @@ class Run:
             RecipeError: recipe/run-exists, when the folder is not empty.
             MachineError: machine/read-only, when it cannot be written.
         """
-        if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
+        if self.folder.is_file() or not self.is_empty():
             raise RecipeError(
                 Problem(
                     "recipe/run-exists",
@@ -52,6 +52,10 @@ class Run:
             nearest = nearest.parent
         with _explained(self.folder), tempfile.NamedTemporaryFile(dir=nearest):
             pass
+
+    def is_empty(self) -> bool:
+        """Whether nothing has been written yet."""
+        return not self.folder.is_dir() or not any(self.folder.iterdir())
 
     def create(self) -> None:
         """Make the folder."""
@@ -106,7 +110,7 @@ def _explained(path: Path) -> Iterator[None]:
                 "the disk is full",
                 "free some space, or choose another output folder",
             )
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
             code, what, fix = "machine/read-only", "the output folder cannot be written", "output=A/FOLDER/YOU/OWN"
         elif error.errno in (errno.ENOTDIR, errno.EEXIST):
             code, what, fix = (

@@ -9,6 +9,7 @@ import sys
 def main() -> None:
     """Run `tutelage`; errors become text and an exit code."""
     from tutelage.cli.app import app
+    from tutelage.cli.screen import printable
     from tutelage.errors import TutelageError
 
     try:
@@ -16,11 +17,15 @@ def main() -> None:
     except TutelageError as error:
         if os.environ.get("TUTELAGE_TRACEBACK"):
             raise
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == 130:  # What typer makes of a KeyboardInterrupt inside a command.
+            print("interrupted", file=sys.stderr)
+        raise
     except BrokenPipeError:
         # The reader of our output left (as `head` does); there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

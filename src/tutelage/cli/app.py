@@ -14,7 +14,6 @@ from tutelage.cli.screen import Terminal
 
 app = typer.Typer(
     help="Adapt pretrained language models to demonstrations, and see whether it helped.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from tutelage.cli.screen import printable
 from tutelage.types import Message
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def _turn(model: Chat, messages: list[Message], said: str, max_new_tokens: int) 
     messages.append(Message("user", said))
     pieces = []
     for piece in model.answer(messages, max_new_tokens=max_new_tokens):
-        sys.stdout.write(piece)
+        sys.stdout.write(printable(piece) if sys.stdout.isatty() else piece)
         sys.stdout.flush()
         pieces.append(piece)
     print()

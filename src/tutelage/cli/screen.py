@@ -16,6 +16,15 @@ EVERY_SECONDS = 15.0
 """Between lines where there is no terminal to draw a bar on."""
 
 
+_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
+_PICTURES |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
+
+def printable(text: str) -> str:
+    """The text with control characters as pictures: a row must not be able to steer the terminal it is shown on."""
+    return text.translate(_PICTURES)
+
+
 class Terminal:
     """Shows progress with `rich`."""
 

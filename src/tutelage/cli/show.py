@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from tutelage.cli.screen import printable
 from tutelage.data.show import PreviewRow
 from tutelage.runs import Run
 
@@ -64,7 +65,7 @@ def preview(console: Console, row: PreviewRow) -> None:
         if marks and (weight > 0) != inside:
             text.append("«" if weight > 0 else "»")
             inside = bool(weight > 0)
-        text.append(piece, style=TRAINED if weight > 0 else NOT_TRAINED)
+        text.append(printable(piece), style=TRAINED if weight > 0 else NOT_TRAINED)
     if inside:
         text.append("»")
     console.print(text, soft_wrap=True)
@@ -120,5 +121,5 @@ def samples(console: Console, folder: Path, count: int = 2) -> None:
 
 
 def _one_line(text: str, width: int = 240) -> str:
-    joined = " ".join(text.split())
+    joined = printable(" ".join(text.split()))
     return joined if len(joined) <= width else joined[:width] + " ..."

@@ -155,7 +155,11 @@ def as_turns(row: Demonstration) -> Demonstration:
 
 def _split(parsed: list[Parsed], options: DataOptions, dataset: Dataset) -> list[tuple[Demonstration, str]]:
     keys = [prompt_key(row) for row, _ in parsed]
-    dataset.ledger.duplicates = len(keys) - len(set(keys))
+    seen: set[str] = set()
+    for key, (row, _) in zip(keys, parsed, strict=True):
+        if key in seen:
+            dataset.ledger.repeat(row.origin)
+        seen.add(key)
     if isinstance(options.heldout, HeldoutFile):
         named = {key for key, (_, heldout) in zip(keys, parsed, strict=True) if heldout}
         kept: list[tuple[Demonstration, str]] = []

@@ -41,6 +41,14 @@ class Ledger:
         """Count a row that left."""
         self.rows += 1
         self.dropped[reason] += 1
+        self._list(reason, origin)
+
+    def repeat(self, origin: Origin) -> None:
+        """Note a row whose prompt was read before; it is kept, on the side of the first."""
+        self.duplicates += 1
+        self._list("duplicate prompt", origin)
+
+    def _list(self, reason: str, origin: Origin) -> None:
         listed = self.origins.setdefault(reason, [])
         if len(listed) < LISTED:
             listed.append(origin)

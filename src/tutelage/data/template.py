@@ -113,14 +113,14 @@ class ChatTemplate:
                 add_generation_prompt=generation_prompt,
                 **self._special_tokens,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, OverflowError) as error:
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
             roles = " ".join(str(m["role"]) for m in messages)
             raise ModelError(
                 Problem(
                     "template/broken",
                     f"the chat template ({self.name}) refused a conversation: {error}",
                     where=where,
-                    found=f"roles: {roles}",
+                    found=f"roles: {roles or 'none, since the conversation begins with an answer'}",
                     fix="mend the row, or choose another template with `model.template`",
                 )
             ) from error
@@ -135,7 +135,7 @@ def as_mapping(message: Message, show: Callable[[str], str] = str) -> dict[str, 
     if message.tool_calls:
         mapping["tool_calls"] = [_shown(call, show) for call in message.tool_calls]
     if message.name is not None:
-        mapping["name"] = message.name
+        mapping["name"] = show(message.name)
     return mapping
 
 

@@ -2,23 +2,30 @@
 
 A rendered prompt is encoded whole with special tokens recognised, as a server encodes it. That has a hole: content
 that *spells* a control token (a user who types `<|im_end|>`) would become the control id. Such rows are encoded with
-a second alphabet: the same vocabulary with each control token renamed to private-use characters. The template's own
-control tokens are written in the second alphabet, the spelled ones are left as they are, so one pass encodes
-structure as ids and content as text, with the same merges as ever.
+a second alphabet: the same vocabulary with each control token renamed to a string that no text can hold. The
+template's own control tokens are written in the second alphabet, the spelled ones are left as they are, so one pass
+encodes structure as ids and content as text, with the same merges as ever.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 import tokenizers
 
-# Planes 15 and 16 are private use: no text that means anything holds these characters.
-_STRUCTURE = 0xF0000
-_SPELLED = 0x100000
+
+def _mark() -> str:
+    """Four private-use characters that change with every process, so that no text can be written to hold them."""
+    return "".join(chr(0x100000 + secrets.randbelow(0xF000)) for _ in range(4))
+
+
+# A mark and one more character name a control token: the mark says whether the template or a message wrote it.
+_STRUCTURE, _SPELLED = _mark(), _mark()
+_FIRST = 0xF0000
 
 
 class Tokenizer:
@@ -61,7 +68,7 @@ class Tokenizer:
     def adds_leading_space(self) -> bool:
         """Whether a piece encoded alone gets a space in front that it would not get inside a text."""
         tokens = self.backend.encode("a", add_special_tokens=False).tokens
-        return bool(tokens) and tokens[0].startswith("▁")
+        return bool(tokens) and tokens[0].startswith(("▁", "Ġ"))
 
     def encode_rendered(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of rendered text: control tokens recognised, none added. Disguised texts are encoded as such."""
@@ -76,20 +83,34 @@ class Tokenizer:
                 ids[i] = encoding
         return ids
 
+    def encode_after(
+        self, prompts: Sequence[str], prompt_ids: Sequence[list[int]], completions: Sequence[str]
+    ) -> list[list[int]]:
+        """Ids of rendered text that follows a prompt: encoded by itself, but as inside a text, not at its start."""
+        if not self.adds_leading_space:
+            return self.encode_rendered(completions)
+        inside = self.encode_rendered([prompt + text for prompt, text in zip(prompts, completions, strict=True)])
+        return [
+            whole[len(ids) :] if whole[: len(ids)] == ids else self._encode_inside(text)
+            for ids, whole, text in zip(prompt_ids, inside, completions, strict=True)
+        ]
+
+    def _encode_inside(self, text: str) -> list[int]:
+        """Ids of rendered text as if some other text stood before it."""
+        before = "a" if text[:1].isspace() else "\n"
+        head, whole, alone = self.encode_rendered([before, before + text, text])
+        return whole[len(head) :] if whole[: len(head)] == head else alone
+
     def encode_text(self, text: str) -> list[int]:
         """Ids of plain text: what the tokenizer puts in front (BOS), then the text, control tokens kept as text."""
-        return [*self._opening, *self.encode_rendered([self.disguise(text, all_control=False)])[0]]
+        return [*self.opening, *self.encode_rendered([self.disguise(text, all_control=False)])[0]]
 
     @cached_property
-    def _opening(self) -> list[int]:
-        ids: list[int] = self.backend.encode("", add_special_tokens=True).ids
-        return ids[:-1] if ids and ids[-1] == self.eos_id and self.eos_id != self.bos_id else ids
-
-    @property
-    def bos_id(self) -> int | None:
-        """Id of the tokenizer's beginning-of-sequence token."""
-        text = self.special_tokens.get("bos_token")
-        return None if text is None else self.backend.token_to_id(text)
+    def opening(self) -> list[int]:
+        """Ids that the tokenizer puts in front of plain text, such as BOS."""
+        plain: list[int] = self.backend.encode("a", add_special_tokens=False).ids
+        whole: list[int] = self.backend.encode("a", add_special_tokens=True).ids
+        return whole[: next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids, control tokens shown."""
@@ -101,17 +122,27 @@ class Tokenizer:
         A character that several tokens make up is credited to the last of them.
         """
         pieces: list[str] = []
-        start = shown = 0
+        starts, shown = [0], 0
         for end in range(1, len(ids) + 1):
-            # A window keeps the cost linear; a fresh start of it may lose a leading space, so it overlaps.
+            # A window keeps the cost linear. It starts where a character does, and some tokens early, since
+            # decoding may drop a leading space.
+            start = starts[max(0, len(starts) - 5)]
             before = self.decode(ids[start:shown])
             text = self.decode(ids[start:end])
-            if text.endswith("�") and end < len(ids) and end - shown < 6:
+            if text.endswith("�") and self._stops_within_a_character(ids, start, end):
                 pieces.append("")
                 continue
             pieces.append(text[len(before) :])
-            start, shown = max(start, end - 8), end
+            shown = end
+            if not text.endswith("�"):
+                starts.append(end)
         return pieces
+
+    def _stops_within_a_character(self, ids: Sequence[int], start: int, end: int) -> bool:
+        """Whether one of the next tokens (a character has at most four) changes how the last ones read."""
+        text = self.decode(ids[start:end])
+        longer = range(end + 1, min(end + 3, len(ids)) + 1)
+        return any(not self.decode(ids[start:further]).startswith(text) for further in longer)
 
     def disguise(self, text: str, *, all_control: bool) -> str:
         """The text with each control token that it spells replaced by a private stand-in.
@@ -122,7 +153,7 @@ class Tokenizer:
         if pattern is None or not pattern.search(text):
             return text
         order = self._order
-        return pattern.sub(lambda match: chr(_SPELLED + order[match.group()]), text)
+        return pattern.sub(lambda match: _SPELLED + chr(_FIRST + order[match.group()]), text)
 
     @cached_property
     def _order(self) -> dict[str, int]:
@@ -131,7 +162,7 @@ class Tokenizer:
     @cached_property
     def _second_alphabet(self) -> tokenizers.Tokenizer:
         """The backend with every control token renamed, ids unchanged."""
-        renamed = {text: chr(_STRUCTURE + index) for text, index in self._order.items()}
+        renamed = {text: _STRUCTURE + chr(_FIRST + index) for text, index in self._order.items()}
         spec = json.loads(self.backend.to_str())
         for token in spec["added_tokens"]:
             if token["content"] in renamed:
@@ -143,6 +174,8 @@ class Tokenizer:
             model["vocab"] = {renamed.get(piece, piece): id for piece, id in vocab.items()}
         else:
             model["vocab"] = [[renamed.get(piece, piece), score] for piece, score in vocab]
+        if "merges" in model:  # A merge that spells a control token would undo the disguise.
+            model["merges"] = [pair for pair in model["merges"] if renamed.keys().isdisjoint((*pair, "".join(pair)))]
         if model.get("unk_token") in renamed:
             model["unk_token"] = renamed[model["unk_token"]]
         spec["post_processor"] = None
@@ -150,11 +183,11 @@ class Tokenizer:
 
     def _reveal(self, text: str) -> str:
         """The template's control tokens in the second alphabet, the spelled ones in plain letters."""
+        order = self._order
         if self._spelled is not None:
-            order = self._order
-            text = self._spelled.sub(lambda match: chr(_STRUCTURE + order[match.group()]), text)
-        for spelled, index in self._order.items():
-            text = text.replace(chr(_SPELLED + index), spelled)
+            text = self._spelled.sub(lambda match: _STRUCTURE + chr(_FIRST + order[match.group()]), text)
+        for spelled, index in order.items():
+            text = text.replace(_SPELLED + chr(_FIRST + index), spelled)
         return text
 
     @staticmethod
@@ -168,8 +201,5 @@ def _alternation(tokens: Iterable[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
 
-_DISGUISED = re.compile(f"[{chr(_SPELLED)}-{chr(_SPELLED + 0xEFFF)}]")
-
-
 def _is_disguised(text: str) -> bool:
-    return _DISGUISED.search(text) is not None
+    return _SPELLED in text

@@ -47,13 +47,13 @@ NAMES = (
     *("Sophie", "Dmitri", "Leila", "Henry", "Noor", "Bruno", "Chloe", "Sanjay", "Greta", "Tariq"),
     *("Hannah", "Kofi", "Maya", "Pedro", "Lucy", "Anton", "Zoe", "Ravi", "Nina", "Felix"),
 )
-HELDOUT_NAMES = ("Aisha", "Benedict", "Camila", "Darius", "Freya", "Giorgio", "Hiroko", "Wanda")
+HELDOUT_NAMES = ("Aisha", "Gloria", "Camila", "Darius", "Freya", "Giorgio", "Hiroko", "Wanda")
 
 WISHES = ("extra napkins", "no plastic", "card payment", "cash payment", "receipt included")
 DRINK_WISHES = ("no sugar", "little sugar")
 BAKED_WISHES = ("gift wrapped", "boxed up")
 HELDOUT_WISHES = ("no cutlery", "company invoice")
-ALLERGIES = ("nut allergy", "milk allergy", "gluten allergy", "sesame allergy")
+ALLERGIES = ("nut allergy", "milk allergy", "gluten allergy", "egg allergy")
 HELDOUT_ALLERGIES = ("soy allergy",)
 
 SERVICES = {
@@ -62,8 +62,8 @@ SERVICES = {
     "table": ("to eat in", "to eat at a table"),
 }
 
-TIMES = tuple(f"{hour:02}:{minute:02}" for hour in range(7, 19) for minute in (0, 30))
-"""Opening hours: 07:00 to 18:30."""
+TIMES = tuple(f"{hour:02}:00" for hour in range(8, 18))
+"""Opening hours: 08:00 to 17:00."""
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (

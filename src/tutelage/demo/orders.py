@@ -3,9 +3,8 @@
 A row is a skeleton (`patterns.py`) whose slots are filled (`slots.py`). Test rows use other skeletons than
 train rows, other days as today, and some names and notes that training never shows.
 
-The six days after today are listed beside its date, like a calendar on the wall of the shop: a 135M model can
-learn to look a weekday up from a few hundred rows, but not to count days across month ends.
-`calendar=False` leaves the list out.
+Each order begins with today and the next five days, like the calendar on the wall of the shop: a 135M model can
+learn to look a day up from a few hundred rows, but not to count days across month ends.
 """
 
 from __future__ import annotations
@@ -32,13 +31,14 @@ from tutelage.demo.slots import (
     say_items,
     say_today,
     shuffle,
+    write_day,
 )
 from tutelage.errors import MachineError, Problem
 
 SYSTEM = "Turn the order into JSON: items, date, time, service, name, note."
 
 
-def rows(count: int, *, split: Split, seed: int, calendar: bool = True) -> list[dict[str, Any]]:
+def rows(count: int, *, split: Split, seed: int) -> list[dict[str, Any]]:
     """`count` different rows of the split, the same ones for the same arguments.
 
     A row is {"messages", "pattern", "split"}. A longer list begins with the shorter one of the same seed.
@@ -48,7 +48,7 @@ def rows(count: int, *, split: Split, seed: int, calendar: bool = True) -> list[
     found: list[dict[str, Any]] = []
     patterns = _deal([pattern for pattern in PATTERNS if pattern.split == split], rng)
     while len(found) < count:
-        row = _make_row(next(patterns), rng, calendar)
+        row = _make_row(next(patterns), rng)
         sentence = row["messages"][1]["content"]
         if sentence not in seen:
             seen.add(sentence)
@@ -57,7 +57,7 @@ def rows(count: int, *, split: Split, seed: int, calendar: bool = True) -> list[
 
 
 def write(
-    folder: Path, *, train: int = 900, test: int = 200, seed: int = 0, calendar: bool = True
+    folder: Path, *, train: int = 900, test: int = 200, seed: int = 0
 ) -> tuple[Path, Path]:
     """Writes train.jsonl and test.jsonl into the folder, and returns their paths.
 
@@ -68,7 +68,7 @@ def write(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, (split, count) in zip(paths, counts, strict=True):
-            made = rows(count, split=split, seed=seed, calendar=calendar)
+            made = rows(count, split=split, seed=seed)
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in made]
             path.write_text("".join(lines), encoding="utf-8", newline="\n")
     except OSError as error:
@@ -90,15 +90,12 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=900, help="rows to train on (900)")
     parser.add_argument("--test", type=int, default=200, help="rows to test on (200)")
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other rows (0)")
-    parser.add_argument(
-        "--calendar", action=argparse.BooleanOptionalAction, default=True, help="list the days after today"
-    )
     given = parser.parse_args()
-    train, test = write(given.folder, train=given.train, test=given.test, seed=given.seed, calendar=given.calendar)
+    train, test = write(given.folder, train=given.train, test=given.test, seed=given.seed)
     print(f"data:\n  train: [{{path: {train}}}]\n  heldout: {{path: {test}}}\nevaluate:\n  score: json")
 
 
-def _make_row(pattern: Pattern, rng: Random, calendar: bool) -> dict[str, Any]:
+def _make_row(pattern: Pattern, rng: Random) -> dict[str, Any]:
     """The pattern with its optional parts decided and its slots filled."""
     text = re.sub(r"\[([^]]*)\]", lambda part: part[1] if rng.random() < 0.6 else "", pattern.skeleton)
     slots = [slot.lower() for slot in re.findall(r"{(\w+)}", text)]
@@ -115,7 +112,7 @@ def _make_row(pattern: Pattern, rng: Random, calendar: bool) -> dict[str, Any]:
     sentence = re.sub(r"{(\w+)}", lambda slot: _fill(slot[1], said), text)
     contents = {
         "system": SYSTEM,
-        "user": f"{say_today(today, calendar)} {sentence}",
+        "user": f"{say_today(today)} {sentence}",
         "assistant": json.dumps(order, ensure_ascii=False),
     }
     return {
@@ -137,7 +134,7 @@ def _draw_fillers(
     wish, allergy = draw_notes(pattern.split, [product for product, _ in items], rng)
     meant = {
         "items": [{"product": product, "quantity": quantity} for product, quantity in items],
-        "date": day.isoformat(),
+        "date": write_day(day),
         "time": time,
         "service": service,
     }

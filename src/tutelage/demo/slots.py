@@ -36,6 +36,9 @@ FIRST_DAY, DAYS = date(2025, 1, 1), 3 * 365
 QUANTITIES = (1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 12)
 """Small ones are drawn more often."""
 
+CALENDAR_DAYS = 6
+DAYS_AHEAD = (0, 1, 1, 2, 3, 4, 5)
+
 T = TypeVar("T")
 
 
@@ -58,20 +61,15 @@ def draw_today(split: Split, rng: Random) -> date:
             return FIRST_DAY + timedelta(days=number)
 
 
-def say_today(today: date, calendar: bool) -> str:
-    """The opening of every order; with the calendar, also the six days that follow."""
-    said = f"Today is {WEEKDAYS[today.weekday()]} {today.isoformat()}"
-    if not calendar:
-        return said + "."
-    coming = (today + timedelta(days=days) for days in range(1, 7))
-    return f"{said}; {' '.join(f'{WEEKDAYS[day.weekday()]} {_tail(day, today)}' for day in coming)}."
+def say_today(today: date) -> str:
+    """The opening of every order: today and the next five days, as on the calendar in the shop."""
+    days = [write_day(today + timedelta(days=n)) for n in range(CALENDAR_DAYS)]
+    return f"Today {days[0]}, tomorrow {', '.join(days[1:])}."
 
 
-def _tail(day: date, today: date) -> str:
-    """The day's ISO date from the first field that differs from today's: "13", "04-01", "2027-01-01"."""
-    if day.year != today.year:
-        return day.isoformat()
-    return day.isoformat()[5:] if day.month != today.month else day.isoformat()[8:]
+def write_day(day: date) -> str:
+    """The day as the calendar and the order write it: "Wednesday 30 July"."""
+    return f"{WEEKDAYS[day.weekday()]} {day.day} {MONTHS[day.month - 1]}"
 
 
 def draw_items(service: str, rng: Random) -> list[tuple[str, int]]:
@@ -99,42 +97,22 @@ def _say_item(product: str, quantity: int, rng: Random) -> str:
 
 
 def draw_day(today: date, rng: Random) -> tuple[date, str, str]:
-    """A day, how it is said after "for", and how it is said as an adverb."""
-    kind = pick(("near", "near", "near", "weekday", "weekday", "date"), rng)
-    if kind == "near":
-        days = pick((0, 1, 1, 2), rng)
-        said = ("today", "tomorrow", "the day after tomorrow")[days]
-        return today + timedelta(days=days), said, said
-    if kind == "weekday":
-        day = today + timedelta(days=1 + int(rng.random() * 6))
-        said = WEEKDAYS[day.weekday()]
-        # "this Friday" is plain only while Friday's week is running
-        if day.weekday() > today.weekday() and rng.random() < 0.3:
-            return day, f"this {said}", f"this {said}"
-        return day, said, f"on {said}"
-    bare = rng.random() < 0.3
-    day = today + timedelta(days=1 + int(rng.random() * (6 if bare else 13)))
-    month = MONTHS[day.month - 1]
-    said = f"the {_ordinal(day.day)}" if bare else pick((f"{day.day} {month}", f"{month} {day.day}"), rng)
+    """A day of the calendar, how it is said after "for", and how it is said as an adverb."""
+    days = pick(DAYS_AHEAD, rng)
+    day = today + timedelta(days=days)
+    if days < 2:
+        said = ("today", "tomorrow")[days]
+        return day, said, said
+    said = WEEKDAYS[day.weekday()]
     return day, said, f"on {said}"
-
-
-def _ordinal(number: int) -> str:
-    ending = "th" if number in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
 
 
 def draw_time(rng: Random) -> tuple[str, str]:
     """A time as HH:MM, and one way to say it."""
     time = pick(TIMES, rng)
-    hour, half = int(time[:2]), time.endswith("30")
-    if time == "12:00":
-        return time, pick(("noon", time), rng)
-    hour12 = hour - 12 * (hour > 12)
-    part = "morning" if hour < 12 else "afternoon" if hour < 18 else "evening"
-    spoken = f"{'half past ' * half}{NUMBERS[hour12]} in the {part}"
-    digits = f"{hour12}{':30' * half} {'am' if hour < 12 else 'pm'}"
-    return time, pick((time, digits, digits, spoken), rng)
+    hour = int(time[:2])
+    spoken = "noon" if hour == 12 else f"{hour - 12 * (hour > 12)} {'am' if hour < 12 else 'pm'}"
+    return time, pick((time, spoken, spoken), rng)
 
 
 def draw_service(asked: str, rng: Random) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -69,11 +70,10 @@ def prove(folder: Path, recorded: dict[str, torch.Tensor], *, allowed: float = T
     finally:
         path.unlink(missing_ok=True)
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
-    worst = json.loads(last)["worst"] if done.returncode == 0 and last.startswith("{") else None
-    if worst is None or worst > allowed:
-        found = (
-            done.stderr.strip()[-600:] if worst is None else f"logits differ by {worst:.1e}, allowed is {allowed:.1e}"
-        )
+    said = json.loads(last) if done.returncode == 0 and last.startswith("{") else None
+    worst = math.inf if said is None else said["worst"]
+    if said is None or worst > allowed or said["missing"]:
+        found = done.stderr.strip()[-600:] if said is None else _found(said, allowed)
         raise ModelError(
             Problem(
                 "save/not-reproduced",
@@ -85,6 +85,13 @@ def prove(folder: Path, recorded: dict[str, torch.Tensor], *, allowed: float = T
             )
         )
     return float(worst)
+
+
+def _found(said: dict[str, Any], allowed: float) -> str:
+    """What the fresh process saw, in words."""
+    differ = f"logits differ by {said['worst']:.1e}, allowed is {allowed:.1e}"
+    missing = said["missing"]
+    return f"{differ}; {len(missing):,} tensors are missing: {', '.join(missing[:5])}" if missing else differ
 
 
 def _flat(forward: Forward, ids: torch.Tensor) -> dict[str, object]:
@@ -104,14 +111,17 @@ def _main(folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     recorded = load_file(folder / FILE)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+    )
+    model.eval()
     worst = 0.0
     with torch.no_grad():
         for number in range(len(recorded) // 2):
             expected = recorded[f"logits.{number}"]
             logits = model(input_ids=recorded[f"ids.{number}"][None]).logits[0, -1].float()
             worst = max(worst, _distance(logits, expected))
-    print(json.dumps({"worst": worst}))
+    print(json.dumps({"worst": worst, "missing": sorted(loading["missing_keys"])}))
 
 
 if __name__ == "__main__":

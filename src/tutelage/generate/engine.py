@@ -16,7 +16,7 @@ from tutelage.generate.cache import SlotCache
 from tutelage.models.adapters import base_of
 from tutelage.models.forward import Forward
 
-IN_FLIGHT = 32
+IN_FLIGHT = 64
 
 
 @dataclass(frozen=True, slots=True)

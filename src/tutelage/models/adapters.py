@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +25,8 @@ def adapt(model: PreTrainedModel, adapter: Lora | Full, *, seed: int, base: str)
         return model
     from peft import LoraConfig, get_peft_model
 
+    if Path(base).exists():
+        base = str(Path(base).absolute())  # The adapter is loaded from other folders than this one.
     model.config.name_or_path = base
     model.name_or_path = base
     config = LoraConfig(

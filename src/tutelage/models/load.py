@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tutelage.data.template import ChatTemplate
 from tutelage.data.tokenizer import Tokenizer
-from tutelage.errors import MachineError, ModelError, Problem
+from tutelage.errors import MachineError, ModelError, Problem, RecipeError
 from tutelage.recipe import ModelOptions
 
 if TYPE_CHECKING:
@@ -51,10 +51,20 @@ def locate(path: str, revision: str | None = None) -> Location:
 
     Raises:
         ModelError: model/missing, model/no-weights, model/remote-code.
+        RecipeError: recipe/conflict, when a revision is given for what is on disk.
     """
+    local = Path(path).expanduser()
+    if revision is not None and (path == DEMO or local.exists()):
+        raise RecipeError(
+            Problem(
+                "recipe/conflict",
+                "`model.revision` is for a hub id, and `model.path` is not one",
+                found=f"model.path = {path}, model.revision = {revision}",
+                fix="remove `model.revision`",
+            )
+        )
     if path == DEMO:
         return _demo()
-    local = Path(path).expanduser()
     if local.is_file() and local.suffix == ".gguf":
         return Location(str(local.parent), gguf_file=local.name)
     if local.is_dir():
@@ -71,6 +81,24 @@ def locate(path: str, revision: str | None = None) -> Location:
             )
         )
     return Location(path, revision=revision)
+
+
+def refuse_adapter(location: Location) -> None:
+    """Make sure that the model is whole: training on top of an adapter would save something that cannot be loaded.
+
+    Raises:
+        ModelError: model/no-weights.
+    """
+    if (Path(location.path) / "adapter_config.json").is_file():
+        raise ModelError(
+            Problem(
+                "model/no-weights",
+                "the folder holds an adapter, not a whole model to train",
+                where=location.path,
+                found="adapter_config.json",
+                fix="name the base model, or the folder `merged` of a run with export.merged=true",
+            )
+        )
 
 
 def load_tokenizer(location: Location) -> PreTrainedTokenizerBase:
@@ -126,18 +154,24 @@ def load_model(location: Location, *, device: str = "cpu") -> PreTrainedModel:
     """The model in float32, in evaluation mode, on the device.
 
     Raises:
-        ModelError: model/missing, model/unreadable.
+        ModelError: model/missing; model/unreadable, also where the files lack a tensor of the model.
     """
     quiet_transformers()
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            location.path, dtype=torch.float32, use_safetensors=True, **location.arguments()
+        model, found = AutoModelForCausalLM.from_pretrained(
+            location.path,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            **location.arguments(),
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise _unreadable(location, "weights", error) from error
+    _refuse_holes(location, sorted(found["missing_keys"]))
     if location.gguf_file is not None:
         _forget_quantisation(model)
     model.config.use_cache = False
@@ -161,6 +195,8 @@ def choose_device(wanted: str) -> str:
     Raises:
         MachineError: machine/no-device, when one is named that is not there.
     """
+    if wanted == "cpu":
+        return wanted
     import torch
 
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -219,7 +255,7 @@ def _inspect(folder: Path) -> None:
         raise ModelError(
             Problem("model/unreadable", "config.json is not valid JSON", where=str(config), found=str(error))
         ) from error
-    if "auto_map" in settings and "model_type" not in settings:
+    if "auto_map" in settings and not _is_known(settings.get("model_type")):
         raise ModelError(
             Problem(
                 "model/remote-code",
@@ -227,6 +263,27 @@ def _inspect(folder: Path) -> None:
                 where=str(config),
                 found=f"auto_map = {settings['auto_map']}",
                 fix="use a model whose architecture is part of transformers",
+            )
+        )
+
+
+def _is_known(model_type: str | None) -> bool:
+    """Whether `transformers` has code of its own for such a model."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return model_type in CONFIG_MAPPING_NAMES
+
+
+def _refuse_holes(location: Location, missing: list[str]) -> None:
+    """`transformers` would fill missing tensors with random numbers and go on."""
+    if missing:
+        raise ModelError(
+            Problem(
+                "model/unreadable",
+                f"the weights lack {len(missing):,} of the model's tensors",
+                where=location.path,
+                found=", ".join(missing[:5]) + (" ..." if len(missing) > 5 else ""),
+                fix="fetch or save the model again; a model without a language head cannot be trained to write",
             )
         )
 

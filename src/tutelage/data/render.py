@@ -1,0 +1,133 @@
+"""Each trained answer of a conversation as text: the prompt that a server builds, and what follows it.
+
+What follows is what the template writes after that prompt. Where the template writes a finished turn otherwise than
+its generation prompt begins one (it takes the thinking out of it, say), the prompt stands as it is, since the server
+will have sent it, and the answer follows as it stands in the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+
+from tutelage.data.template import ChatTemplate, as_mapping, shown
+from tutelage.data.tokenizer import Tokenizer
+from tutelage.errors import ModelError, Problem
+from tutelage.types import Conversation, Message
+
+STAND_IN = "\U0010fff0"
+"""Stands for an answer while the template is asked what it writes after one."""
+_OPEN, _CLOSE = "<think>", "</think>"
+
+
+@dataclass(slots=True)
+class Turn:
+    """One trained answer, as text and then as ids."""
+
+    prompt: str
+    completion: str
+    weight: float
+    last: int
+    """Index of the answer among the messages."""
+    notice: str = ""
+    """What was done to the answer that the user should hear of."""
+    prompt_ids: list[int] = field(default_factory=list)
+    completion_ids: list[int] = field(default_factory=list)
+
+
+class Renderer:
+    """The template, with content kept out of the control tokens."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
+        self.template = template
+        self._disguise = tokenizer.disguise
+
+    def turns(self, conversation: Conversation) -> list[Turn]:
+        """Each answer that is trained.
+
+        Raises:
+            ModelError: template/broken, when the template refuses the conversation or leaves out part of an answer.
+        """
+        turns = []
+        for index, message in enumerate(conversation.messages):
+            if message.role == "assistant" and message.trained > 0:
+                prompt = self.render(conversation, index, generation_prompt=True)
+                completion, notice = self._after(prompt, conversation, index)
+                turns.append(Turn(prompt, completion, message.trained * conversation.weight, index, notice))
+        return turns
+
+    def render(self, conversation: Conversation, end: int, *, generation_prompt: bool) -> str:
+        """The first `end` messages as text."""
+        mappings = [as_mapping(message, self._show(message)) for message in conversation.messages[:end]]
+        tools = shown(conversation.tools, partial(self._disguise, all_control=True))
+        return self.template.render(
+            mappings, tools=tools, generation_prompt=generation_prompt, where=str(conversation.origin)
+        )
+
+    def _show(self, message: Message) -> Callable[[str], str]:
+        return partial(self._disguise, all_control=message.role != "assistant")
+
+    def _after(self, prompt: str, conversation: Conversation, index: int) -> tuple[str, str]:
+        """What follows the prompt (the answer, its stop token, and whatever comes then), and what to say about it."""
+        answer = conversation.messages[index]
+        show = self._show(answer)
+        whole = self.render(conversation, index + 1, generation_prompt=False)
+        if whole.startswith(prompt):
+            completion = whole[len(prompt) :]
+            lost = show(_thought(answer)) not in completion
+            notice = "the thinking of an answer is left out: the template has no place for it" if lost else ""
+        if not whole.startswith(prompt) or (lost and self._thinks):
+            # The template takes the thinking out of finished turns, or opens it in the generation prompt alone. The
+            # server will have sent the prompt as it is, so the answer follows it as it stands in the data.
+            standing = replace(answer, content=STAND_IN, thinking=None)
+            finished = replace(conversation, messages=(*conversation.messages[:index], standing))
+            _, found, rest = self.render(finished, index + 1, generation_prompt=False).rpartition(STAND_IN)
+            if not found:
+                raise self._left_out("the content", conversation)
+            completion = show(_written(answer, prompt)) + rest
+            notice = "an answer follows its prompt as it stands in the data: the template writes it otherwise"
+        if any(show(call["function"]["name"]) not in completion for call in answer.tool_calls):
+            raise self._left_out("a tool call", conversation)
+        return completion, notice
+
+    @property
+    def _thinks(self) -> bool:
+        """Whether the template knows of thinking."""
+        return _CLOSE in self.template.source
+
+    def _left_out(self, what: str, conversation: Conversation) -> ModelError:
+        return ModelError(
+            Problem(
+                "template/broken",
+                f"the chat template leaves out {what} of an answer",
+                where=str(conversation.origin),
+                found=self.template.name,
+                fix="remove the row, or choose another template with `model.template`",
+            )
+        )
+
+    @cached_property
+    def tail(self) -> str:
+        """What the template writes after an answer that is the last message."""
+        probe = [{"role": "user", "content": "?"}, {"role": "assistant", "content": STAND_IN}]
+        return self.template.render(probe, generation_prompt=False).rpartition(STAND_IN)[2]
+
+
+def _thought(answer: Message) -> str:
+    """What the answer thinks aloud, in its own field or between marks in its content; empty where it does not."""
+    if answer.thinking is not None:
+        return answer.thinking.strip()
+    return answer.content.rpartition(_CLOSE)[0].rpartition(_OPEN)[2].strip()
+
+
+def _written(answer: Message, prompt: str) -> str:
+    """The answer with its thinking as a model writes them after this prompt, which may have opened the thinking."""
+    opened = prompt.rstrip().endswith(_OPEN)
+    text = answer.content
+    if answer.thinking is not None or (opened and _CLOSE not in text):
+        text = f"{_OPEN}\n{(answer.thinking or '').strip()}\n{_CLOSE}\n\n{text}"
+    if opened and text.startswith(_OPEN):
+        text = text.removeprefix(_OPEN)
+        return text.removeprefix("\n") if prompt.endswith("\n") else text
+    return text
