@@ -1,8 +1,8 @@
 """Tutelage adapts pretrained language models to demonstrations, and says whether it helped.
 
-    import tutelage
-    result = tutelage.train("recipes/support.yaml", ["train.learning_rate=1e-4"])
-    print(result["heldout"]["sentence"])
+import tutelage
+result = tutelage.train("recipes/support.yaml", ["train.learning_rate=1e-4"])
+print(result["heldout"]["sentence"])
 """
 
 from __future__ import annotations

@@ -307,7 +307,7 @@ class Experiment:
             "interval": list(loss.interval),
             "confidence": confidence,
             "verdict": loss.verdict(lower_is_better=True),
-            "sentence": loss_sentence(loss, base.tokens, confidence),
+            "sentence": loss_sentence(loss, base.tokens),
         }
 
     def tasks(self, questions: list[Question], base: list[Answered], tuned: list[Answered]) -> dict[str, Any]:

@@ -35,6 +35,17 @@ def detect(records: Sequence[Record], *, source: str) -> Format:
     """
     found: dict[Format, Record] = {}
     for record in records:
+        if _is_preference(record.fields):
+            raise DataError(
+                Problem(
+                    "data/unknown-format",
+                    "the rows hold preferences, not demonstrations",
+                    str(record.origin),
+                    found=", ".join(f"`{name}`" for name in record.fields),
+                    why="training on them as they are would also teach the answers that were judged bad",
+                    fix="name a format, as in format: messages, if every row's answer is one to learn",
+                )
+            )
         name = next((name for name, format in _FORMATS.items() if format.matches(record.fields)), None)
         if name is not None:
             found.setdefault(name, record)
@@ -48,6 +59,11 @@ def detect(records: Sequence[Record], *, source: str) -> Format:
     return next(iter(found))
 
 
+def _is_preference(fields: Fields) -> bool:
+    """Two answers of which one is better, or one answer judged good or bad."""
+    return {"chosen", "rejected"} <= fields.keys() or isinstance(fields.get("label"), bool)
+
+
 def _unknown_format(records: Sequence[Record], source: str) -> DataError:
     columns: dict[str, Any] = {}
     for record in records:
@@ -56,8 +72,6 @@ def _unknown_format(records: Sequence[Record], source: str) -> DataError:
                 columns[name] = value
     known = [word for format in _FORMATS.values() for word in format.columns.replace(",", "").split()]
     hints = [found for name in dict.fromkeys(known) if name not in columns and (found := hint(columns, name))]
-    if {"chosen", "rejected"} <= columns.keys():
-        hints.append("`chosen` and `rejected` hold preferences, not demonstrations")
     formats = [f"{name}: {format.columns} {format.meaning}" for name, format in _FORMATS.items()]
     return DataError(
         Problem(

@@ -66,7 +66,7 @@ class Renderer:
         )
 
     def _show(self, message: Message) -> Callable[[str], str]:
-        return partial(self._disguise, all_control=message.role != "assistant")
+        return partial(self._disguise, all_control=message.role in ("user", "tool"))
 
     def _after(self, prompt: str, conversation: Conversation, index: int) -> tuple[str, str]:
         """What follows the prompt (the answer, its stop token, and whatever comes then), and what to say about it."""

@@ -11,7 +11,6 @@ import datetime
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -82,15 +81,6 @@ class ChatTemplate:
     def sha256(self) -> str:
         """Identity of the template's text."""
         return hashlib.sha256(self.source.encode()).hexdigest()
-
-    @cached_property
-    def has_system(self) -> bool:
-        """Whether a system message changes the text."""
-        marked = [{"role": "system", "content": "sys"}, {"role": "user", "content": "u"}]
-        try:
-            return "sys" in self._template.render(messages=marked, add_generation_prompt=True, **self._special_tokens)
-        except jinja2.TemplateError:
-            return False
 
     def render(
         self,

@@ -56,9 +56,7 @@ def rows(count: int, *, split: Split, seed: int) -> list[dict[str, Any]]:
     return found
 
 
-def write(
-    folder: Path, *, train: int = 900, test: int = 200, seed: int = 0
-) -> tuple[Path, Path]:
+def write(folder: Path, *, train: int = 900, test: int = 200, seed: int = 0) -> tuple[Path, Path]:
     """Writes train.jsonl and test.jsonl into the folder, and returns their paths.
 
     Raises MachineError where they cannot be written.

@@ -26,12 +26,18 @@ class Difference:
     tuned: float
     difference: float
     interval: tuple[float, float]
+    confidence: float
     n: int
+
+    @property
+    def enough(self) -> bool:
+        """Whether so few examples can tell anything: without an effect, n go to one side in 2^(1-n) of all cases."""
+        return 2.0 ** (1 - self.n) <= 1 - self.confidence
 
     def verdict(self, *, lower_is_better: bool) -> Verdict:
         """What the interval allows to be said."""
         low, high = self.interval
-        if low <= 0.0 <= high:
+        if low <= 0.0 <= high or not self.enough:
             return "no difference"
         return "better" if (high < 0.0) == lower_is_better else "worse"
 
@@ -65,19 +71,22 @@ def paired_ratio(
         tuned=float(tuned.sum() / total),
         difference=float(change.sum() / total),
         interval=(float(low), float(high)),
+        confidence=confidence,
         n=n,
     )
 
 
-def loss_sentence(loss: Difference, tokens: int, confidence: float) -> str:
+def loss_sentence(loss: Difference, tokens: int) -> str:
     """The verdict on held-out loss, in words."""
     low, high = loss.interval
     numbers = (
         f"held-out loss {loss.base:.3f} -> {loss.tuned:.3f} nats per token "
-        f"({loss.difference:+.3f}, {confidence:.0%} interval {low:+.3f} to {high:+.3f}; "
+        f"({loss.difference:+.3f}, {loss.confidence:.0%} interval {low:+.3f} to {high:+.3f}; "
         f"{loss.n:,} examples, {tokens:,} tokens)"
     )
     verdict = loss.verdict(lower_is_better=True)
+    if not loss.enough:
+        return f"Too few held-out examples to tell a difference from noise: {numbers}."
     if verdict == "no difference":
         return f"No difference that can be told from noise: {numbers}."
     return f"The tuned model is {verdict} on held-out rows: {numbers}."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tutelage.data.encode import Encoder
 from tutelage.errors import Problem, RecipeError
-from tutelage.generate.engine import stream
+from tutelage.generate.engine import room, stream
 from tutelage.models.forward import prove
 from tutelage.models.load import chat_tokenizer, choose_device, load_model, load_tokenizer, locate
 from tutelage.recipe import ModelOptions
@@ -54,7 +54,7 @@ class Chat:
             if not text.endswith("�"):
                 yield text[len(shown) :]
                 shown = text
-        self.stopped = len(ids) < max_new_tokens
+        self.stopped = len(ids) < room(self.forward, prompt, max_new_tokens)
 
 
 def _model_folder(folder: str | Path) -> Path:

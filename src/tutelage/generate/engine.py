@@ -52,20 +52,28 @@ def generate(
     return [answer for answer in answers if answer is not None]
 
 
+def room(forward: Forward, prompt: Sequence[int], limit: int) -> int:
+    """How many tokens may follow the prompt: `limit`, or as many as the model has positions for."""
+    positions = getattr(base_of(forward.model).config.get_text_config(), "max_position_embeddings", None)
+    return limit if positions is None else max(1, min(limit, positions - len(prompt) + 1))
+
+
 @torch.no_grad()
 def stream(forward: Forward, prompt: Sequence[int], *, stop_ids: Collection[int], max_new_tokens: int) -> Iterator[int]:
     """The greedy answer to one prompt, token by token, the stop token left out."""
     forward.model.eval()
+    max_new_tokens = room(forward, prompt, max_new_tokens)
     if not forward.packed:
         yield from _by_model(forward, prompt, stop_ids, max_new_tokens)[0]
         return
     cache = SlotCache(1, len(prompt) + max_new_tokens)
     token = _admit(forward, cache, [prompt], [0])[0]
-    for _ in range(max_new_tokens):
+    for left in reversed(range(max_new_tokens)):
         if token in stop_ids:
             return
         yield token
-        token = _step(forward, cache, [token])[0]
+        if left:
+            token = _step(forward, cache, [token])[0]
 
 
 @torch.no_grad()
@@ -77,7 +85,7 @@ def _answers(
     waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     if not forward.packed:
         for index in waiting:
-            ids, stopped = _by_model(forward, prompts[index], stop_ids, limit)
+            ids, stopped = _by_model(forward, prompts[index], stop_ids, room(forward, prompts[index], limit))
             yield index, Answer(tuple(ids), stopped)
         return
     if not prompts:
@@ -89,7 +97,10 @@ def _answers(
         new = [waiting.pop() for _ in range(min(len(waiting), slots - len(active)))]
         if new:
             first = _admit(forward, cache, [prompts[i] for i in new], range(len(active), len(active) + len(new)))
-            active += [_Row(index, [token], limit) for index, token in zip(new, first, strict=True)]
+            active += [
+                _Row(index, [token], room(forward, prompts[index], limit))
+                for index, token in zip(new, first, strict=True)
+            ]
         yield from _retire(active, cache, stop_ids)
         if active and (len(active) == slots or not waiting):
             tokens = _step(forward, cache, [row.ids[-1] for row in active])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tutelage.recipe import Full, Lora
+from tutelage.seeds import derive
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,7 +40,7 @@ def adapt(model: PreTrainedModel, adapter: Lora | Full, *, seed: int, base: str)
         fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(derive(seed, "adapter"))
         return get_peft_model(model, config)
 
 

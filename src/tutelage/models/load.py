@@ -136,7 +136,9 @@ def chat_tokenizer(tokenizer: PreTrainedTokenizerBase, options: ModelOptions) ->
         ModelError: template/missing, template/broken, template/not-the-tokenizers.
     """
     special = {role: str(text) for role, text in tokenizer.special_tokens_map.items() if isinstance(text, str)}
-    own = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
+    own = tokenizer.chat_template
+    if isinstance(own, dict):
+        own = own.get("default")
     if options.template == "none":
         template = None
     elif options.template is not None:

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from tutelage.data.batch import MicroBatch
 from tutelage.models.forward import Forward
 from tutelage.objectives.base import Objective
+from tutelage.seeds import derive
 from tutelage.train.guard import Guard, check_gradients
 from tutelage.types import Origin
 
@@ -75,7 +76,7 @@ def steps(
         optimizer.zero_grad(set_to_none=True)
         summed = 0.0
         for index, batch in enumerate(group.micro_batches):
-            torch.manual_seed(hash((group.seed, group.step, index)))
+            torch.manual_seed(derive(group.seed, "dropout", group.step, index))
             loss = objective(forward, batch)
             (loss.sum / total_weight).backward()
             summed += loss.sum.item()

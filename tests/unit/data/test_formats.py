@@ -452,7 +452,11 @@ def test_near_columns_get_a_hint() -> None:
     problem = unknown({"Instruction": "x", "output ": "y"})
     assert "found `Instruction`: did you mean `instruction`?" in problem.why
     assert "found `output `: did you mean `output`?" in problem.why
-    assert "preferences" in unknown({"chosen": "x", "rejected": "y"}).why
+
+
+@pytest.mark.parametrize("columns", [{"chosen": "x", "rejected": "y"}, {"messages": [], "label": False}])
+def test_rows_of_preferences_are_not_taken_for_demonstrations(columns: dict[str, object]) -> None:
+    assert "preferences" in unknown(columns).what
 
 
 def test_sample_is_evenly_spread() -> None:

@@ -1,0 +1,80 @@
+"""Scores of answers, base against tuned on the same rows; and the questions that are asked."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tutelage.data.dataset import Row
+from tutelage.evaluate.samples import questions
+from tutelage.evaluate.tasks import score
+from tutelage.types import Conversation, Document, Example, Message, Origin
+
+
+def test_exact_match_by_hand():
+    references = ["a", "b", "c", "d"] * 3
+    base = ["a", "x", "x", "x"] * 3
+    tuned = ["a", "b", "c", "x"] * 3
+    found = score("exact", base, tuned, references, confidence=0.95).as_json()
+    assert (found["base"], found["tuned"], found["difference"], found["n"]) == (0.25, 0.75, 0.5, 12)
+    assert found["base_interval"][0] < 0.25 < found["base_interval"][1]
+    assert found["tuned_interval"][0] < 0.75 < found["tuned_interval"][1]
+    assert found["verdict"] == "better"
+    assert found["fields"] == {}
+    json.dumps(found, allow_nan=False)
+
+
+def test_more_right_answers_are_better_fewer_are_worse():
+    right, wrong = ["a"] * 20, ["b"] * 20
+    assert score("exact", wrong, right, right, confidence=0.95).verdict == "better"
+    assert score("exact", right, wrong, right, confidence=0.95).verdict == "worse"
+    assert score("exact", right, right, right, confidence=0.95).verdict == "no difference"
+
+
+def test_json_is_scored_by_field_too():
+    references = ['{"a": 1, "b": 2}', '{"a": 1}']
+    found = score("json", ["no", '{"a": 1}'], ['{"b": 2, "a": 0}', '{"a": 1}'], references, confidence=0.95)
+    assert found.difference.base == found.difference.tuned == 0.5
+    assert found.fields == {"a": {"base": 0.5, "tuned": 0.5}, "b": {"base": 0.0, "tuned": 1.0}}
+
+
+class Words:
+    """Ids are words by number."""
+
+    @staticmethod
+    def decode(ids: list[int]) -> str:
+        return " ".join(f"w{id}" for id in ids)
+
+
+def row(line: int, split: str, weights: list[float], *, document: bool = False) -> Row:
+    origin = Origin("a", line)
+    turns = (Message("system", "s"), Message("user", "u"), Message("assistant", "a"), Message("user", "later"))
+    start = next(i for i, weight in enumerate(weights) if weight)
+    ids = np.arange(10, 10 + len(weights), dtype=np.int32)
+    example = Example(ids, np.array(weights, dtype=np.float32), origin, start)
+    return Row(Document(origin, "text") if document else Conversation(origin, turns), split, (example,))
+
+
+def test_questions_are_the_first_trained_answers_of_held_out_rows():
+    rows = [
+        row(1, "train", [0, 1, 1]),
+        row(2, "heldout", [0, 0, 1, 1, 1, 0, 1]),
+        row(3, "heldout", [0, 1], document=True),
+        row(4, "heldout", [0, 1, 0.5]),
+        row(5, "heldout", [0, 1]),
+    ]
+    found = questions(rows, Words(), [14], 2)
+    assert [question.origin.line for question in found] == [2, 4]
+    assert found[0].prompt_ids == (10, 11)
+    assert found[0].reference == "w12 w13"
+    assert found[0].messages == [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    assert found[1].reference == "w11 w12"
+    assert questions(rows, Words(), [14], 0) == []
+
+
+@pytest.mark.parametrize("limit", [1, 2, 50])
+def test_questions_stop_at_the_limit(limit):
+    rows = [row(n, "heldout", [0, 1]) for n in range(10)]
+    assert len(questions(rows, Words(), [], limit)) == min(limit, 10)
