@@ -91,7 +91,7 @@ def make_template_tokenizer(folder: Path, name: str, **options: object):
 def make_encoder(tokenizer):
     """The encoder of a `transformers` tokenizer."""
     from tutelage.data.encode import Encoder
-    from tutelage.models.load import chat_tokenizer
+    from tutelage.models.tokenizer import chat_tokenizer
     from tutelage.recipe import ModelOptions
 
     return Encoder(*chat_tokenizer(tokenizer, ModelOptions(path="unused")))
@@ -225,9 +225,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def learned_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of a base model that learned to answer "red" and to stop; its tokenizer ends with another token."""
+    """The run folder of a base model that learned to answer "red" and to stop by another token than its own."""
     import tinyruns
-
     from tutelage import commands
 
     folder = tmp_path_factory.mktemp("learned")
@@ -249,7 +248,6 @@ def learned_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lora_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
     """The run folder of an adapter of rank 4, five steps, also merged."""
     import tinyruns
-
     from tutelage import commands
 
     folder = tmp_path_factory.mktemp("lora")

@@ -13,7 +13,8 @@ from tutelage.data.dataset import Dataset, Progress, prepare
 from tutelage.data.encode import Encoder
 from tutelage.data.plan import global_batches, micro_batches, total_steps
 from tutelage.errors import ModelError, Problem
-from tutelage.models.load import Location, chat_tokenizer, load_tokenizer, locate, position_limit, refuse_adapter
+from tutelage.models.location import Location, locate, position_limit, refuse_adapter
+from tutelage.models.tokenizer import chat_tokenizer, load_tokenizer
 from tutelage.recipe import Recipe
 from tutelage.types import Example
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +20,6 @@ from tutelage.screen import Screen
 if TYPE_CHECKING:
     from torch import nn
 
-    from tutelage.evaluate.compare import Difference
     from tutelage.evaluate.heldout import HeldoutLoss
     from tutelage.evaluate.samples import Answered, Question
     from tutelage.models.forward import Forward
@@ -80,7 +77,7 @@ class Experiment:
         self.learn(forward, parameters)
         tuned = self.measure(forward, questions, "tuned", step=len(self.steps))
         saved = self.save(forward)
-        return self.finish(forward, questions, base, tuned, saved)
+        return self.finish(forward, base, tuned, saved)
 
     def load(self) -> Forward:
         """The model, with the fastest way to run it that is exact."""
@@ -116,9 +113,9 @@ class Experiment:
         """Held-out prompts to answer."""
         from tutelage.evaluate.samples import questions
 
-        options = self.recipe.evaluate
+        options, prepared = self.recipe.evaluate, self.prepared
         count = options.samples if options.score == "none" else max(options.samples, options.score_rows)
-        return questions(self.prepared.dataset.rows, self.prepared.encoder.tokenizer, self.prepared.stop_ids, count)
+        return questions(prepared.dataset.rows, prepared.encoder.tokenizer, prepared.stop_ids, count)
 
     def measure(self, forward: Forward, questions: list[Question], name: str, *, step: int) -> Measured:
         """Held-out loss, and answers to held-out prompts, written down."""
@@ -213,15 +210,13 @@ class Experiment:
         points = evaluation_points(total, self.recipe.evaluate.points)
         trained = sum(p.numel() for p in parameters.values())
         self.screen.say(f"train   {trained:,} parameters, {total:,} steps of {options.global_batch_size} examples")
-        with ExitStack() as stack:
-            advance = stack.enter_context(self.screen.stage("training", total))
+        with self.screen.stage("training", total) as advance:
             for step in run:
                 self.steps.append(step)
                 record = {**asdict(step), "computed_tokens": step.tokens}
                 record["peak_memory_bytes"] = peak_memory_bytes(forward.device)
                 self.folder.append("metrics.jsonl", [record])
-                rate = f"{step.tokens / step.seconds:,.0f} tokens/s"
-                advance(1, note=f"loss {step.loss:.3f}  {rate}")
+                advance(1, note=f"loss {step.loss:.3f}  {step.tokens / step.seconds:,.0f} tokens/s")
                 if step.skipped:
                     self.screen.say(f"note    step {step.step} skipped: loss {step.loss}, gradient {step.grad_norm}")
                 if step.step in points:
@@ -244,11 +239,10 @@ class Experiment:
             "template": self.prepared.encoder.template,
             "stop_ids": self.prepared.stop_ids,
         }
-        folder = self.folder.model
         with self.screen.stage("saving, and loading again in a fresh process", None):
-            save(forward.model, folder, **given)
-            worst = prove(folder, recorded, **allowed)
-            saved = {"folder": str(folder), "logit_difference": worst}
+            save(forward.model, self.folder.model, **given)
+            worst = prove(self.folder.model, recorded, **allowed)
+            saved = {"folder": str(self.folder.model), "logit_difference": worst}
             if self.recipe.export.merged:
                 merged = self.folder.folder / "merged"
                 save_merged(forward.model, merged, **given)
@@ -259,15 +253,16 @@ class Experiment:
     def finish(
         self,
         forward: Forward,
-        questions: list[Question],
         base: Measured,
         tuned: Measured,
         saved: dict[str, Any],
     ) -> dict[str, Any]:
         """The answer, for machines and for people."""
+        from tutelage.evaluate.outcome import heldout_verdict, stopped, task_scores
         from tutelage.report.page import write
         from tutelage.train.memory import peak_memory_bytes
 
+        options = self.recipe.evaluate
         seconds = sum(step.seconds for step in self.steps)
         result = {
             "status": "done",
@@ -276,9 +271,9 @@ class Experiment:
             "ledger": {
                 key: self.prepared.dataset.ledger.as_json()[key] for key in ("rows", "trained", "heldout", "dropped")
             },
-            "heldout": self.verdict(base.loss, tuned.loss),
-            "tasks": self.tasks(questions, base.answers, tuned.answers),
-            "stopped": {"base": _stopped(base.answers), "tuned": _stopped(tuned.answers)},
+            "heldout": heldout_verdict(base.loss, tuned.loss, confidence=options.confidence),
+            "tasks": task_scores(base.answers, tuned.answers, options),
+            "stopped": {"base": stopped(base.answers), "tuned": stopped(tuned.answers)},
             "tokens_per_second": sum(step.tokens for step in self.steps) / seconds,
             "supervised_tokens_per_second": sum(step.supervised_tokens for step in self.steps) / seconds,
             "peak_memory_bytes": peak_memory_bytes(forward.device),
@@ -289,42 +284,6 @@ class Experiment:
         self.folder.write_json("result.json", result)
         write(self.folder.folder)
         return result
-
-    def verdict(self, base: HeldoutLoss, tuned: HeldoutLoss) -> dict[str, Any] | None:
-        """Base against tuned on the held-out examples; None where nothing was held out."""
-        from tutelage.evaluate.compare import loss_sentence, paired_ratio
-
-        if not base.tokens:
-            return None
-        confidence = self.recipe.evaluate.confidence
-        loss: Difference = paired_ratio(base.sums, tuned.sums, base.weights, confidence=confidence)
-        return {
-            "examples": loss.n,
-            "tokens": base.tokens,
-            "base_nll": loss.base,
-            "tuned_nll": loss.tuned,
-            "difference": loss.difference,
-            "interval": list(loss.interval),
-            "confidence": confidence,
-            "verdict": loss.verdict(lower_is_better=True),
-            "sentence": loss_sentence(loss, base.tokens),
-        }
-
-    def tasks(self, questions: list[Question], base: list[Answered], tuned: list[Answered]) -> dict[str, Any]:
-        """The scores of the answers, where the recipe asks for one."""
-        from tutelage.evaluate.tasks import score
-
-        metric, limit = self.recipe.evaluate.score, self.recipe.evaluate.score_rows
-        if metric == "none" or not questions:
-            return {}
-        result = score(
-            metric,
-            [answered.text for answered in base[:limit]],
-            [answered.text for answered in tuned[:limit]],
-            [question.reference for question in questions[:limit]],
-            confidence=self.recipe.evaluate.confidence,
-        )
-        return {f"{metric} match": result.as_json()}
 
     def record_failure(self, error: BaseException) -> None:
         """Say in the run folder, if the run got as far as having one, how it ended."""
@@ -338,7 +297,3 @@ class Experiment:
 def evaluation_points(steps: int, points: int) -> set[int]:
     """Steps after which the held-out loss is measured during training; the last step is measured anyway."""
     return {round(steps * k / (points + 1)) for k in range(1, points + 1)} - {0, steps}
-
-
-def _stopped(answers: Sequence[Answered]) -> float | None:
-    return sum(a.answer.stopped for a in answers) / len(answers) if answers else None

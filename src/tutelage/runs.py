@@ -67,11 +67,14 @@ class Run:
         path = self.folder / name
         temporary = path.with_name(f".{name}.part")
         with _explained(path):
-            with temporary.open("w", encoding="utf-8", errors="replace") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            try:
+                with temporary.open("w", encoding="utf-8", errors="replace") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as strict JSON; numbers that are not finite become null."""

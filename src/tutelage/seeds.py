@@ -1,4 +1,4 @@
-"""Where every random draw begins: a number derived from the run's seed and the draw's name, never from what came before.
+"""Where a random draw begins: at a number derived from the run's seed and the draw's name, not from earlier draws.
 
 So a draw does not depend on how many others were made, in which order, or in which process.
 """

@@ -45,7 +45,7 @@ def test_every_declared_code_is_raised_somewhere(code):
 def test_every_code_belongs_to_a_class_with_its_exit_code():
     exits = {"recipe": 2, "usage": 2, "data": 3, "model": 4, "template": 4, "save": 4, "machine": 5, "train": 6}
     assert {family: cls.exit_code for family, cls in CLASSES.items()} == exits
-    assert FAMILIES == set(exits)
+    assert set(exits) == FAMILIES
     for code in CODES:
         error = TutelageError.of([Problem(code, "what")])
         assert type(error) is CLASSES[code.partition("/")[0]]

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 from tutelage.data.batch import pack
 from tutelage.models.adapters import adapt, trainable
 from tutelage.models.forward import Forward, prove
-from tutelage.models.load import load_model, locate
+from tutelage.models.load import load_model
+from tutelage.models.location import locate
 from tutelage.recipe import Full, Lora
 from tutelage.types import Example, Origin
 

@@ -17,7 +17,8 @@ from tutelage.data.batch import pack
 from tutelage.data.plan import global_batches, micro_batches, total_steps
 from tutelage.models.adapters import adapt, trainable
 from tutelage.models.forward import prove
-from tutelage.models.load import load_model, locate
+from tutelage.models.load import load_model
+from tutelage.models.location import locate
 from tutelage.objectives.nll import nll
 from tutelage.recipe import Full
 from tutelage.train.guard import Guard

@@ -15,7 +15,9 @@ from tutelage.export.folder import save
 from tutelage.export.parity import FLOOR, TOLERANCE, _distance, prove, record, tolerance
 from tutelage.models.adapters import adapt, trainable, without_adapter
 from tutelage.models.forward import prove as fastest
-from tutelage.models.load import load_model, load_tokenizer, locate
+from tutelage.models.load import load_model
+from tutelage.models.location import locate
+from tutelage.models.tokenizer import load_tokenizer
 from tutelage.recipe import Lora
 
 PROMPTS = [[n + 5, 17, 80, 3 * n + 7] for n in range(8)]

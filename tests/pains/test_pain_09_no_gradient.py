@@ -14,7 +14,8 @@ from tutelage.data.batch import pack
 from tutelage.errors import ModelError
 from tutelage.models.adapters import adapt, trainable
 from tutelage.models.forward import prove
-from tutelage.models.load import load_model, locate
+from tutelage.models.load import load_model
+from tutelage.models.location import locate
 from tutelage.objectives.base import Loss
 from tutelage.objectives.nll import nll
 from tutelage.recipe import Full, Lora, TrainOptions

@@ -12,7 +12,8 @@ from tutelage.data.dataset import prepare
 from tutelage.data.split import prompt_key
 from tutelage.evaluate.heldout import heldout_loss
 from tutelage.models.forward import prove
-from tutelage.models.load import load_model, locate
+from tutelage.models.load import load_model
+from tutelage.models.location import locate
 from tutelage.recipe import DataOptions
 
 

@@ -1,4 +1,4 @@
-"""Pain 22: no setting is ignored. Every option of the recipe has a row in the table below, and each changes something."""
+"""Pain 22: no setting is ignored. Every option has a row in the table below, and each changes something."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from conftest import make_model
 from tutelage import commands, config
 from tutelage.config.names import general
 from tutelage.errors import TutelageError
-from tutelage.models.load import locate
+from tutelage.models.location import locate
 from tutelage.objectives import nll as objective
 
 

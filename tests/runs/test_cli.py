@@ -10,8 +10,8 @@ import sys
 import time
 
 import pytest
-import tinyruns
 
+import tinyruns
 from tutelage.config import options
 from tutelage.errors import CODES
 

@@ -7,13 +7,12 @@ import math
 import shutil
 
 import pytest
-import tinyruns
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+import tinyruns
 from tutelage import commands
-from tutelage.errors import ModelError, RecipeError
 from tutelage.experiment import evaluation_points
 
 RESULT = {
@@ -152,16 +151,6 @@ def test_measuring_does_not_change_what_is_trained(recipe, workdir):
     assert saved[0] == saved[1]
 
 
-def test_a_taken_folder_is_refused_and_untouched(recipe, workdir):
-    commands.train(recipe)
-    before = tinyruns.tree(workdir)
-    for verb in (commands.train, commands.check):
-        with pytest.raises(RecipeError) as caught:
-            verb(recipe)
-        assert caught.value.code == "recipe/run-exists"
-    assert tinyruns.tree(workdir) == before
-
-
 def test_the_adapter_loads_elsewhere(lora_run, tiny_model):
     """Plain transformers, peft and the merged model give the same logits."""
     ids = torch.arange(5, 30)[None]
@@ -230,40 +219,6 @@ def test_scores_are_written(recipe, workdir):
     assert set(tasks) == {"exact match"}
     assert tasks["exact match"].keys() >= TASK
     assert {s["correct"] for s in lines(workdir / "run" / "samples.jsonl")} <= {True, False}
-
-
-@pytest.mark.parametrize("stage", ["train.loop.Step", "export.folder.save"])
-def test_an_interrupted_run_says_so(recipe, workdir, monkeypatch, stage):
-    def interrupt(*arguments, **named):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(f"tutelage.{stage}", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        commands.train(recipe)
-    result = strict((workdir / "run" / "result.json").read_text())
-    assert result["status"] == "interrupted"
-    assert result["steps"] == (0 if stage == "train.loop.Step" else 3)
-
-
-def test_an_empty_folder_stays_empty_when_the_model_cannot_be_loaded(recipe, workdir, monkeypatch):
-    """So that the same command works once the cause is gone."""
-    (workdir / "run").mkdir()
-    monkeypatch.setattr("tutelage.models.forward.prove", lambda *a, **k: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        commands.train(recipe)
-    assert not list((workdir / "run").iterdir())
-
-
-@pytest.mark.parametrize("kind", ["full", "lora"])
-def test_an_adapter_is_no_model_to_train(recipe, workdir, lora_run, kind):
-    """It is refused before anything is read, not when the result cannot be saved."""
-    recipe["model"] |= {"path": str(lora_run / "model"), "adapter": {"kind": kind}}
-    with pytest.raises(ModelError) as caught:
-        commands.check(recipe)
-    assert caught.value.code == "model/no-weights"
-    assert "merged" in str(caught.value)
-    recipe["model"]["path"] = str(lora_run / "merged")
-    commands.train(recipe)
 
 
 def test_sampling_settings_of_the_base_survive(recipe, workdir, tiny_model):

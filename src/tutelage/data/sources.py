@@ -26,7 +26,7 @@ from tutelage.data.files import (
     unreadable,
 )
 from tutelage.data.jsonrows import Rows
-from tutelage.errors import DataError, Problem
+from tutelage.errors import DataError, Problem, RecipeError
 from tutelage.recipe import HeldoutFile, Source
 from tutelage.types import Origin, Record
 
@@ -37,13 +37,21 @@ def read(source: Source | HeldoutFile) -> Rows:
     """Yield the rows of a file, folder, address or hub data set in order, at most `source.limit` of them.
 
     Raises `DataError` at once when the path names nothing that can be read, and while reading when a file is broken
-    as a whole or holds no rows; `MachineError` when an optional package is missing.
+    as a whole or holds no rows; `MachineError` when an optional package is missing; `RecipeError` when a split is
+    named for what has none.
     """
     if _is_hub_id(source.path):
         rows = _hub_rows(_load_from_hub(source), source)
     else:
+        _refuse_split(source)
         rows = chain.from_iterable(map(read_file, _locate(source.path)))
     return islice(rows, source.limit)
+
+
+def _refuse_split(source: Source | HeldoutFile) -> None:
+    if source.split is not None:
+        what = f"`split` is for hub data sets, and `{source.path}` is a file or folder"
+        raise RecipeError(Problem("recipe/conflict", what, found=f"split = {source.split}", fix="remove `split`"))
 
 
 def fingerprint(source: Source | HeldoutFile) -> dict[str, object]:
@@ -51,7 +59,7 @@ def fingerprint(source: Source | HeldoutFile) -> dict[str, object]:
     if _is_hub_id(source.path):
         loaded = _load_from_hub(source)
         files = sorted(loaded.info.download_checksums or ())
-        return {"path": source.path, "split": source.split, "rows": loaded.num_rows, "files": files}
+        return {"path": source.path, "split": _split(source), "rows": loaded.num_rows, "files": files}
     files = _locate(source.path)
     if files == [source.path]:
         return _digest(source.path)
@@ -122,12 +130,16 @@ def _load_from_hub(source: Source | HeldoutFile) -> Any:
         found = "no local file or folder has this name, and `datasets`, which reads the hub, is not installed"
         raise missing_package(source.path, found) from error
     try:
-        return load_dataset(source.path, split=source.split)
+        return load_dataset(source.path, split=_split(source))
     except OSError as error:
         found = "no local file or folder has this name, and the hub gave no such data set"
         raise unreachable(source.path, found, error, fix=_neighbours(Path(source.path))["fix"]) from error
     except (ValueError, RuntimeError, DatasetsError) as error:
         raise unreadable(source.path, str(error)) from error
+
+
+def _split(source: Source | HeldoutFile) -> str:
+    return source.split or ("train" if isinstance(source, Source) else "test")
 
 
 def _hub_rows(loaded: Any, source: Source | HeldoutFile) -> Rows:

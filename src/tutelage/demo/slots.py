@@ -64,7 +64,7 @@ def draw_today(split: Split, rng: Random) -> date:
 def say_today(today: date) -> str:
     """The opening of every order: today and the next five days, as on the calendar in the shop."""
     days = [write_day(today + timedelta(days=n)) for n in range(CALENDAR_DAYS)]
-    return f"Today {days[0]}, tomorrow {', '.join(days[1:])}."
+    return f"Calendar: today {days[0]}, tomorrow {', '.join(days[1:])}."
 
 
 def write_day(day: date) -> str:

@@ -9,7 +9,9 @@ from tutelage.data.encode import Encoder
 from tutelage.errors import Problem, RecipeError
 from tutelage.generate.engine import room, stream
 from tutelage.models.forward import prove
-from tutelage.models.load import chat_tokenizer, choose_device, load_model, load_tokenizer, locate
+from tutelage.models.load import choose_device, load_model
+from tutelage.models.location import locate
+from tutelage.models.tokenizer import chat_tokenizer, load_tokenizer
 from tutelage.recipe import ModelOptions
 from tutelage.types import Message
 

@@ -70,4 +70,8 @@ class Recipe(Section):
                     "remove `export.merged`",
                 )
             )
+        if self.evaluate.score != "none" and self.data.heldout == 0:
+            found.append(
+                ("evaluate.score", "no rows are held out, so no answer can be scored", "give data.heldout a share")
+            )
         return found

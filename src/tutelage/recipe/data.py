@@ -18,8 +18,8 @@ class Source(Section):
     """A .jsonl, .json, .csv, .parquet or .txt file (also .gz and .zst), or a hub id."""
     format: Format = "auto"
     """How a row spells a demonstration; auto looks at a sample of rows from the whole file."""
-    split: str = "train"
-    """Split, for a hub data set."""
+    split: str | None = None
+    """Split, for a hub data set; `train` when not given."""
     weight: float = Field(default=1.0, ge=0)
     """Multiplies the loss of every token of this source."""
     limit: PositiveInt | None = None
@@ -35,8 +35,8 @@ class HeldoutFile(Section):
     """As for a training source."""
     format: Format = "auto"
     """As for a training source."""
-    split: str = "test"
-    """Split, for a hub data set."""
+    split: str | None = None
+    """Split, for a hub data set; `test` when not given."""
     limit: PositiveInt | None = None
     """Read only the first rows."""
     completion_after: str | None = Field(default=None, min_length=1)

@@ -14,7 +14,8 @@ from conftest import make_encoder
 from tutelage.data import formats
 from tutelage.data.template import as_mapping
 from tutelage.export.folder import save_tokenizer
-from tutelage.models.load import load_tokenizer, locate
+from tutelage.models.location import locate
+from tutelage.models.tokenizer import load_tokenizer
 from tutelage.types import Conversation, Message, Origin, Record
 
 pytestmark = pytest.mark.model

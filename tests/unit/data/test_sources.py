@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tutelage.data.sources import fingerprint, read
-from tutelage.errors import DataError, MachineError, Problem
+from tutelage.errors import DataError, MachineError, Problem, RecipeError
 from tutelage.recipe import HeldoutFile, Source
 from tutelage.types import Record
 
@@ -511,3 +511,10 @@ def test_a_path_is_not_taken_for_a_hub_id(path: str) -> None:
 def test_floats_are_read_exactly(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", [{"a": math.pi, "b": 1e308, "c": -0.0}])
     assert fields_of(path) == [{"a": math.pi, "b": 1e308, "c": -0.0}]
+
+
+def test_a_split_of_a_file_is_refused_and_not_ignored(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"text": "x"}\n')
+    with pytest.raises(RecipeError, match="`split` is for hub data sets"):
+        read(Source(path=str(file), split="test"))

@@ -9,7 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from tutelage.evaluate.heldout import heldout_loss
 from tutelage.models.forward import prove
-from tutelage.models.load import load_model, locate
+from tutelage.models.load import load_model
+from tutelage.models.location import locate
 from tutelage.types import Example, Origin
 
 

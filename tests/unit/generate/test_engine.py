@@ -9,7 +9,8 @@ import torch
 from tutelage.generate.engine import generate, room, stream
 from tutelage.models.adapters import adapt, trainable
 from tutelage.models.forward import prove
-from tutelage.models.load import load_model, locate
+from tutelage.models.load import load_model
+from tutelage.models.location import locate
 from tutelage.recipe import Lora
 
 LIMIT = 12

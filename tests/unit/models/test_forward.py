@@ -11,7 +11,8 @@ from tutelage.models import attention
 from tutelage.models import forward as module
 from tutelage.models.forward import prove
 from tutelage.models.head import Head
-from tutelage.models.load import load_model, locate
+from tutelage.models.load import load_model
+from tutelage.models.location import locate
 from tutelage.types import Example, Origin
 
 PACKED = ["llama", "llama-untied", "qwen2", "qwen3", "gpt2", "cohere"]

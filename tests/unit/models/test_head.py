@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tutelage.models import head as module
 from tutelage.models.head import Head, find_head
-from tutelage.models.load import load_model, locate
+from tutelage.models.load import load_model
+from tutelage.models.location import locate
 
 WIDTH, VOCABULARY = 12, 130
 

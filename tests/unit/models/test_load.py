@@ -11,17 +11,11 @@ import pytest
 import torch
 
 from tutelage.errors import ModelError, RecipeError
-from tutelage.models import load
-from tutelage.models.load import (
-    Location,
-    cache_folder,
-    chat_tokenizer,
-    convert_gguf,
-    load_model,
-    load_tokenizer,
-    locate,
-    position_limit,
-)
+from tutelage.models import gguf
+from tutelage.models.gguf import cache_folder, convert_gguf
+from tutelage.models.load import load_model
+from tutelage.models.location import Location, locate, position_limit
+from tutelage.models.tokenizer import chat_tokenizer, load_tokenizer
 from tutelage.recipe import ModelOptions
 
 
@@ -119,12 +113,7 @@ def test_weights_are_float32_whatever_was_saved(model):
 
 @pytest.mark.parametrize(
     ("config", "limit"),
-    [
-        ({"max_position_embeddings": 512}, 512),
-        ({"n_positions": 128}, 128),
-        ({"text_config": {"max_position_embeddings": 64}}, 64),
-        ({}, None),
-    ],
+    [({"n_positions": 8}, 8), ({"text_config": {"max_position_embeddings": 64}}, 64), ({}, None)],
 )
 def test_the_position_limit(tmp_path, config, limit):
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -156,13 +145,13 @@ def _without(tokenizer, token: str):
 
 def write_gguf(folder: Path, model: Path) -> Path:
     """The llama in the folder `model` as a GGUF file with its tokenizer."""
-    import gguf
+    from gguf import MODEL_ARCH, GGUFWriter, get_tensor_name_map
     from safetensors.numpy import load_file
 
     config = json.loads((model / "config.json").read_text())
     spec = json.loads((model / "tokenizer.json").read_text())["model"]
     file = folder / "tiny.gguf"
-    writer = gguf.GGUFWriter(file, "llama")
+    writer = GGUFWriter(file, "llama")
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -180,7 +169,7 @@ def write_gguf(folder: Path, model: Path) -> Path:
     writer.add_token_merges([" ".join(pair) for pair in spec["merges"]])
     writer.add_eos_token_id(2)
     writer.add_bos_token_id(1)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    names = get_tensor_name_map(MODEL_ARCH.LLAMA, config["num_hidden_layers"])
     for name, tensor in load_file(model / "model.safetensors").items():
         heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
         for part, count in heads.items():
@@ -200,12 +189,13 @@ def gguf_file(tiny_model, tmp_path_factory) -> Path:
     return write_gguf(tmp_path_factory.mktemp("gguf"), tiny_model("llama"))
 
 
-def test_a_gguf_file_is_the_same_model(gguf_file, tiny_model):
+def test_a_gguf_file_is_the_same_model(gguf_file, tiny_model, capfd):
     ids = torch.arange(5, 30)[None]
     with torch.no_grad():
         right = load_model(locate(str(tiny_model("llama"))))(input_ids=ids).logits
         found = load_model(locate(str(gguf_file)))(input_ids=ids).logits
     assert torch.allclose(found, right, atol=1e-5)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_gguf_file_becomes_a_folder_once_and_whole(gguf_file, tiny_model, tmp_path):
@@ -229,7 +219,7 @@ def test_a_conversion_that_fails_leaves_nothing(gguf_file, tmp_path, monkeypatch
             (folder / "half").write_text("x")
             raise OSError("No space left on device")
 
-    monkeypatch.setattr(load, "load_model", lambda location: Fails())
+    monkeypatch.setattr(gguf, "load_model", lambda location: Fails())
     with pytest.raises(OSError, match="No space"):
         convert_gguf(gguf_file, tmp_path / "cache" / "tiny")
     assert list((tmp_path / "cache").iterdir()) == []

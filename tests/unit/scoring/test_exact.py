@@ -81,4 +81,4 @@ def test_fields():
 def test_parse_and_scorers():
     assert parse("{") is INVALID
     assert parse("null") is None
-    assert SCORERS == {"exact": same_text, "json": same_json}
+    assert {"exact": same_text, "json": same_json} == SCORERS
