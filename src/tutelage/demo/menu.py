@@ -52,9 +52,9 @@ HELDOUT_NAMES = ("Aisha", "Gloria", "Camila", "Darius", "Freya", "Giorgio", "Hir
 WISHES = ("extra napkins", "no plastic", "card payment", "cash payment", "receipt included")
 DRINK_WISHES = ("no sugar", "little sugar")
 BAKED_WISHES = ("gift wrapped", "boxed up")
-HELDOUT_WISHES = ("no cutlery", "company invoice")
+HELDOUT_WISHES = ("no cutlery", "extra plates")
 ALLERGIES = ("nut allergy", "milk allergy", "gluten allergy", "egg allergy")
-HELDOUT_ALLERGIES = ("soy allergy",)
+HELDOUT_ALLERGIES = ("fish allergy",)
 
 SERVICES = {
     "pickup": ("for pickup", "to take away"),
@@ -64,6 +64,8 @@ SERVICES = {
 
 TIMES = tuple(f"{hour:02}:00" for hour in range(8, 18))
 """Opening hours: 08:00 to 17:00."""
+AFTERNOON = TIMES[5:]
+"""Drawn more often: "3 pm" has to become 15:00."""
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (

@@ -55,6 +55,10 @@ SKELETONS: dict[Split, dict[str, tuple[str, ...]]] = {
             "Is it OK to order {items} for {date}[ at {time}]?[ Just remember the {allergy}.][ Best, {name}]",
             "{Items} please. {On}[ at {time}]. Takeaway.[ {name}.]",
             "Reserve {items} under {name} for {date}[ at {time}], please.",
+            "It's my birthday {on}, so {items} for the team, please.[ Best, {name}]",
+            "My colleagues asked me for {items}; is {on}[ at {time}] possible?[ {name}]",
+            "A question: do you open {on}? If so, {items}, please[, ready at {time}].[ I'm {name}.]",
+            "Are you there {on}[ at {time}]? Then one order from me: {items}.[ {name}]",
         ),
         "delivery": (
             "Can you deliver {items} {on}[ at {time}]?[ Ring for {name}.][ And {wish} please.]",
@@ -71,6 +75,9 @@ SKELETONS: dict[Split, dict[str, tuple[str, ...]]] = {
             "Could someone drop {items} off at our place {on}[ at {time}]?[ We've got a {allergy} here.]",
         ),
         "table": (
+            "A table for us {on}[ at {time}], please, with {items}.[ {name}]",
+            "We want to sit down {on}[ at {time}] at a table, with {items}.[ Please mind the {allergy}.]",
+            "{On}[ at {time}] we come to eat in: a table and {items}, please.[ For {name}.]",
             "Table for {date}[ at {time}], please, with {items}.[ Name's {name}.]",
             "We'd like to eat in {on}[ at {time}] and have {items}.[ There is a {allergy} in our group.]",
             "Can we get a table {on}[ at {time}]? We'll have {items}.[ Booking under {name}.]",

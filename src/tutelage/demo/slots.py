@@ -12,6 +12,7 @@ from random import Random
 from typing import TypeVar
 
 from tutelage.demo.menu import (
+    AFTERNOON,
     ALLERGIES,
     AMOUNTS,
     BAKED,
@@ -109,10 +110,10 @@ def draw_day(today: date, rng: Random) -> tuple[date, str, str]:
 
 def draw_time(rng: Random) -> tuple[str, str]:
     """A time as HH:MM, and one way to say it."""
-    time = pick(TIMES, rng)
+    time = pick((*TIMES, *AFTERNOON), rng)
     hour = int(time[:2])
     spoken = "noon" if hour == 12 else f"{hour - 12 * (hour > 12)} {'am' if hour < 12 else 'pm'}"
-    return time, pick((time, spoken, spoken), rng)
+    return time, pick((time, spoken, spoken, spoken), rng)
 
 
 def draw_service(asked: str, rng: Random) -> tuple[str, str]:
