@@ -50,7 +50,7 @@ def check(recipe: Given, overrides: Sequence[str] = (), screen: Screen = Silent(
     return {
         **prepared.describe(),
         "plan": {"steps": prepared.steps, "epochs": prepared.epochs},
-        "model": prepared.location.path,
+        "model": prepared.recipe.model.path,
         "adapter": prepared.recipe.model.adapter.model_dump(),
         "learning_rate": prepared.recipe.learning_rate,
         "output": prepared.recipe.output,

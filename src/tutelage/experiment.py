@@ -91,7 +91,7 @@ class Experiment:
             model = load_model(self.prepared.location, device=device)
             forward = prove(model, max_length=self.recipe.data.max_length)
         forget_startup_objects()
-        self.screen.say(f"model   {self.prepared.location.path} on {device}, float32")
+        self.screen.say(f"model   {self.recipe.model.path} on {device}, float32")
         if not forward.packed:
             self.screen.say(f"note    one example at a time, which is slower: {forward.reason}")
         return forward

@@ -31,7 +31,6 @@ from tutelage.demo.slots import (
     say_items,
     say_today,
     shuffle,
-    write_day,
 )
 from tutelage.errors import MachineError, Problem
 
@@ -132,7 +131,7 @@ def _draw_fillers(
     wish, allergy = draw_notes(pattern.split, [product for product, _ in items], rng)
     meant = {
         "items": [{"product": product, "quantity": quantity} for product, quantity in items],
-        "date": write_day(day),
+        "date": day,
         "time": time,
         "service": service,
     }

@@ -64,13 +64,18 @@ def draw_today(split: Split, rng: Random) -> date:
 
 def say_today(today: date) -> str:
     """The opening of every order: today and the next five days, as on the calendar in the shop."""
-    days = [write_day(today + timedelta(days=n)) for n in range(CALENDAR_DAYS)]
-    return f"Calendar: today {days[0]}, tomorrow {', '.join(days[1:])}."
+    return f"Calendar: {', '.join(write_day(days, today) for days in range(CALENDAR_DAYS))}."
 
 
-def write_day(day: date) -> str:
-    """The day as the calendar and the order write it: "Wednesday 30 July"."""
-    return f"{WEEKDAYS[day.weekday()]} {day.day} {MONTHS[day.month - 1]}"
+def write_day(days: int, today: date) -> str:
+    """The day so many days ahead, as the calendar and the order write it: "tomorrow 29 July", "Friday 1 August"."""
+    day = today + timedelta(days=days)
+    return f"{name_day(days, today)} {day.day} {MONTHS[day.month - 1]}"
+
+
+def name_day(days: int, today: date) -> str:
+    """Today, tomorrow, or the weekday."""
+    return ("today", "tomorrow")[days] if days < 2 else WEEKDAYS[(today.weekday() + days) % 7]
 
 
 def draw_items(service: str, rng: Random) -> list[tuple[str, int]]:
@@ -97,15 +102,11 @@ def _say_item(product: str, quantity: int, rng: Random) -> str:
     return f"{number} {MENU[product]}"
 
 
-def draw_day(today: date, rng: Random) -> tuple[date, str, str]:
-    """A day of the calendar, how it is said after "for", and how it is said as an adverb."""
+def draw_day(today: date, rng: Random) -> tuple[str, str, str]:
+    """A day of the calendar as the order writes it, how it is said after "for", and how as an adverb."""
     days = pick(DAYS_AHEAD, rng)
-    day = today + timedelta(days=days)
-    if days < 2:
-        said = ("today", "tomorrow")[days]
-        return day, said, said
-    said = WEEKDAYS[day.weekday()]
-    return day, said, f"on {said}"
+    said = name_day(days, today)
+    return write_day(days, today), said, said if days < 2 else f"on {said}"
 
 
 def draw_time(rng: Random) -> tuple[str, str]:
