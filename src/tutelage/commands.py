@@ -15,7 +15,7 @@ from tutelage.experiment import Experiment
 from tutelage.models.load import choose_device
 from tutelage.recipe import Recipe
 from tutelage.runs import Run
-from tutelage.screen import Screen, Silent
+from tutelage.screen import SILENT, Screen
 
 Given = str | Path | Mapping[str, Any] | Resolved
 """A recipe: a YAML file, a mapping, or one already resolved."""
@@ -38,7 +38,7 @@ def resolve(recipe: Given, overrides: Sequence[str] = ()) -> Resolved:
     return config.load(recipe, overrides)
 
 
-def check(recipe: Given, overrides: Sequence[str] = (), screen: Screen = Silent()) -> dict[str, Any]:  # noqa: B008
+def check(recipe: Given, overrides: Sequence[str] = (), screen: Screen = SILENT) -> dict[str, Any]:
     """Validate the recipe and read all its data; what would be trained. Trains nothing and writes nothing.
 
     Raises:
@@ -61,7 +61,7 @@ def check(recipe: Given, overrides: Sequence[str] = (), screen: Screen = Silent(
 def preview(
     recipe: Given,
     overrides: Sequence[str] = (),
-    screen: Screen = Silent(),  # noqa: B008
+    screen: Screen = SILENT,
     *,
     limit: int | None = None,
 ) -> tuple[Prepared, Iterator[PreviewRow]]:
@@ -70,7 +70,7 @@ def preview(
     return prepared, preview_rows(prepared.dataset, prepared.encoder.tokenizer, limit)
 
 
-def train(recipe: Given, overrides: Sequence[str] = (), screen: Screen = Silent()) -> dict[str, Any]:  # noqa: B008
+def train(recipe: Given, overrides: Sequence[str] = (), screen: Screen = SILENT) -> dict[str, Any]:
     """Run the recipe: measure, train, measure again, save, prove, report. The value is `result.json`.
 
     Raises:
@@ -82,7 +82,7 @@ def train(recipe: Given, overrides: Sequence[str] = (), screen: Screen = Silent(
     return Experiment(resolved, prepared, screen).run()
 
 
-def demo(folder: str | Path, screen: Screen = Silent()) -> tuple[Path, dict[str, Any]]:  # noqa: B008
+def demo(folder: str | Path, screen: Screen = SILENT) -> tuple[Path, dict[str, Any]]:
     """Make the demo's rows, run its recipe, and give the run folder and its result.
 
     A run is never overwritten: where the folder is taken, the next free name beside it is used.

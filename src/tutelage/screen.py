@@ -38,3 +38,7 @@ class Silent:
     def stage(self, name: str, total: int | None) -> Iterator[Advance]:
         """Nothing."""
         yield lambda done=1, note="": None
+
+
+SILENT = Silent()
+"""The default of every command."""

@@ -1,8 +1,7 @@
-"""Memory of this process: how much it used at most, what to do when it ran out, and an allocator that keeps what was
-freed.
+"""Memory of this process: the most it used, what to do when it ran out, and an allocator that keeps what was freed.
 
-The C library gives large blocks back to the system and takes them again, page by page, at every step; keeping them
-saves a few percent of the time and costs nothing that the next step would not take anyway.
+The C library gives large blocks back to the system and takes them again at every step, with a fault for each page;
+kept blocks cost nothing that the next step would not take anyway.
 """
 
 from __future__ import annotations
