@@ -183,6 +183,7 @@ def _config(family: str, vocab: int):
         "qwen2": ("qwen2", {"tie_word_embeddings": True}),
         "qwen3": ("qwen3", {"tie_word_embeddings": True}),
         "mistral-window": ("mistral", {"sliding_window": 8}),
+        "mistral-wide": ("mistral", {"sliding_window": 20}),
         "gemma2": ("gemma2", {"final_logit_softcapping": 5.0, "attn_logit_softcapping": 10.0}),
         "cohere": ("cohere", {"logit_scale": 0.25}),
     }[family]

@@ -155,11 +155,9 @@ class Experiment:
 
     def stop_ids(self, forward: Forward) -> list[int]:
         """What ends an answer, for base and tuned alike: the data's stop tokens and the model's own."""
-        from tutelage.models.adapters import base_of
+        from tutelage.models.adapters import base_of, own_stop_ids
 
-        own = base_of(forward.model).generation_config.eos_token_id
-        own = [] if own is None else [own] if isinstance(own, int) else list(own)
-        return list(dict.fromkeys([*self.prepared.stop_ids, *own]))
+        return list(dict.fromkeys([*self.prepared.stop_ids, *own_stop_ids(base_of(forward.model))]))
 
     def evaluate(self, forward: Forward, name: str, *, step: int) -> HeldoutLoss:
         """The loss on the held-out examples, written down."""

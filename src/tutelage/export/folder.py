@@ -17,7 +17,7 @@ from torch import nn
 
 from tutelage.data.template import ChatTemplate
 from tutelage.errors import ModelError, Problem
-from tutelage.models.adapters import base_of
+from tutelage.models.adapters import base_of, own_stop_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -80,9 +80,7 @@ def save_merged(
 def _set_stop_ids(model: nn.Module, stop_ids: Sequence[int]) -> None:
     base = base_of(model)
     config = base.generation_config
-    known = config.eos_token_id
-    known = [] if known is None else [known] if isinstance(known, int) else list(known)
-    every = list(dict.fromkeys([*stop_ids, *known]))
+    every = list(dict.fromkeys([*stop_ids, *own_stop_ids(base)]))
     config.eos_token_id = every[0] if len(every) == 1 else every
     if config.pad_token_id is None:
         config.pad_token_id = every[0]

@@ -51,7 +51,7 @@ class SlotCache:
         for store in (*self._keys.values(), *self._values.values()):
             store[target, :, :length] = store[source, :, :length]
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor:
         """Keep the keys and values of a flat row, and attend: prompts to themselves, tokens to their slot."""
         if layer not in self._keys:
             shape = (self.slots, k.shape[1], self.capacity, k.shape[3])
@@ -63,10 +63,15 @@ class SlotCache:
                 keys[slot, :, :length] = k[0, :, start : start + length]
                 values[slot, :, :length] = v[0, :, start : start + length]
                 start += length
-            return attend_segments(q, k, v, [length for _, length in self._admitted], scale=scale)
-        return self._decode(keys, values, q, k, v, scale)
+            return attend_segments(q, k, v, [length for _, length in self._admitted], scale=scale, window=window)
+        mask = self._mask
+        if mask is not None and window is not None:
+            mask = mask & (torch.arange(mask.shape[-1], device=q.device) > self._at[:, None, None, None] - window)
+        return self._decode(keys, values, q, k, v, scale, mask)
 
-    def _decode(self, keys: Tensor, values: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def _decode(
+        self, keys: Tensor, values: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None
+    ) -> Tensor:
         active = self._active
         rows = torch.arange(active, device=q.device)
         keys[rows, :, self._at] = k[0].transpose(0, 1)
@@ -76,6 +81,6 @@ class SlotCache:
         heads, kv_heads = q.shape[1], k.shape[1]
         grouped = q[0].transpose(0, 1).reshape(active, kv_heads, heads // kv_heads, q.shape[3])
         out = scaled_dot_product_attention(
-            grouped, keys[:active, :, :longest], values[:active, :, :longest], attn_mask=self._mask, scale=scale
+            grouped, keys[:active, :, :longest], values[:active, :, :longest], attn_mask=mask, scale=scale
         )
         return out.reshape(1, active, heads, v.shape[3])

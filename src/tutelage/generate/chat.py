@@ -8,6 +8,7 @@ from pathlib import Path
 from tutelage.data.encode import Encoder
 from tutelage.errors import Problem, RecipeError
 from tutelage.generate.engine import room, stream
+from tutelage.models.adapters import own_stop_ids
 from tutelage.models.forward import prove
 from tutelage.models.load import choose_device, load_model
 from tutelage.models.location import locate
@@ -34,9 +35,7 @@ class Chat:
         model = load_model(location, device=choose_device(device))
         if (Path(path) / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(path)
-        own = model.generation_config.eos_token_id
-        own = [] if own is None else [own] if isinstance(own, int) else list(own)
-        self.stop_ids = own or [id for id in (self.encoder.tokenizer.eos_id,) if id is not None]
+        self.stop_ids = own_stop_ids(model) or [id for id in (self.encoder.tokenizer.eos_id,) if id is not None]
         self.forward = prove(model, max_length=1)
         self.stopped = True
         """Whether the last answer ended by itself."""

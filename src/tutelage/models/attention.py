@@ -30,26 +30,37 @@ class UnsupportedAttention(Exception):
 class Cache(Protocol):
     """Keeps keys and values between calls and attends to them."""
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
-        """The attended values, shaped (1, T, heads, dim)."""
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor:
+        """The attended values, shaped (1, T, heads, dim); with a window, of the last `window` tokens alone."""
         ...
 
 
 def attend_segments(
-    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], *, scale: float, dropout: float = 0.0
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Sequence[int],
+    *,
+    scale: float,
+    dropout: float = 0.0,
+    window: int | None = None,
 ) -> Tensor:
-    """Causal attention within each segment; the segments' lengths add up to T."""
+    """Causal attention within each segment, of the last `window` tokens; the segments' lengths add up to T."""
     grouped = q.shape[1] != k.shape[1]
     parts = []
     start = 0
     for length in lengths:
         end = start + length
+        band = None
+        if window is not None and length > window:
+            band = torch.ones(length, length, dtype=torch.bool, device=q.device).tril().triu(1 - window)
         parts.append(
             scaled_dot_product_attention(
                 q[:, :, start:end],
                 k[:, :, start:end],
                 v[:, :, start:end],
-                is_causal=True,
+                attn_mask=band,
+                is_causal=band is None,
                 scale=scale,
                 dropout_p=dropout,
                 enable_gqa=grouped,
@@ -81,9 +92,7 @@ def _forward(
     window = options.get("sliding_window")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if cache is not None:
-        if window is not None:
-            raise UnsupportedAttention("the model's attention has a sliding window")
-        return cache.attend(module.layer_idx, query, key, value, scale=scale), None
+        return cache.attend(module.layer_idx, query, key, value, scale=scale, window=window), None
     assert segments is not None
     if window is not None and max(segments) > window:
         raise UnsupportedAttention(f"the model's attention has a sliding window of {window} tokens")

@@ -69,6 +69,17 @@ def test_answers_are_those_of_transformers(tiny_model, expected, family, in_flig
     assert counted == [1] * len(asked)
 
 
+@pytest.mark.parametrize("in_flight", [1, 32])
+def test_a_window_wider_than_the_training_rows_holds_in_generation_too(tiny_model, expected, in_flight):
+    """Training rows fit into the window, so the model is packed; prompts and answers may outgrow it."""
+    forward = prove(load_model(locate(str(tiny_model("mistral-wide")))), max_length=16)
+    assert forward.packed
+    asked, stops, right = expected("mistral-wide")
+    assert max(map(len, asked)) > 20
+    answers = generate(forward, asked, stop_ids=stops, max_new_tokens=LIMIT, in_flight=in_flight)
+    assert [list(answer.input_ids) for answer in answers] == right
+
+
 @pytest.mark.parametrize("family", ["llama", "mistral-window"])
 def test_a_stream_writes_the_same(tiny_model, expected, family):
     forward = prove(load_model(locate(str(tiny_model(family)))), max_length=64)
