@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,8 +16,22 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny models are slower on more threads, and threads that spin while they wait slow everybody else down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Tiny models are computed fastest by one thread, and many times so where the cores are shared.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _own_cache() -> None:
+    """Keep the tests' token stores apart from the user's; models converted before are found all the same."""
+    from tutelage.cache import cache_folder
+
+    theirs = cache_folder()
+    own = Path(tempfile.mkdtemp(prefix="tutelage-tests-"))
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    for entry in theirs.iterdir() if theirs.is_dir() else ():
+        if entry.name != "tokens":
+            (own / entry.name).symlink_to(entry)
+    os.environ["TUTELAGE_CACHE"] = str(own)
+
+
+_own_cache()
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

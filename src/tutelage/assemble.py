@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tutelage import __version__
 from tutelage.data.batch import pack
-from tutelage.data.dataset import Dataset, Progress, prepare
+from tutelage.data.dataset import Dataset, prepare
 from tutelage.data.encode import Encoder
+from tutelage.data.examples import Examples, Training
+from tutelage.data.mixture import Mixture, portions
 from tutelage.data.plan import global_batches, micro_batches, total_steps
+from tutelage.data.stream import Progress
 from tutelage.errors import ModelError, Problem
 from tutelage.models.location import Location, locate, position_limit, refuse_adapter
 from tutelage.models.tokenizer import chat_tokenizer, load_tokenizer
 from tutelage.recipe import Recipe
-from tutelage.types import Example
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
     from tutelage.train.loop import Group
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prepared:
     """Everything that can be known without the weights."""
 
@@ -36,13 +41,29 @@ class Prepared:
     encoder: Encoder
     dataset: Dataset
 
+    @cached_property
+    def training(self) -> Training:
+        """What is trained on, by slot."""
+        return self.dataset.training()
+
+    @cached_property
+    def mixture(self) -> Mixture:
+        """How much of each source an epoch holds, and the order of each epoch."""
+        data, slots = self.recipe.data, self.training
+        lengths = self.dataset.store.lengths[slots.at(0)]
+        sizes, tokens = (
+            np.bincount(slots.source, weights=weights, minlength=len(data.train)).astype(int).tolist()
+            for weights in (None, lengths)
+        )
+        return Mixture(portions(data.train, sizes, tokens, data.mixture), seed=self.recipe.train.seed)
+
     @property
-    def train(self) -> list[Example]:
-        """What is trained on."""
+    def train(self) -> Examples:
+        """What is trained on, each example once."""
         return self.dataset.examples("train")
 
     @property
-    def heldout(self) -> list[Example]:
+    def heldout(self) -> Examples:
         """What is measured on."""
         return self.dataset.examples("heldout")[: self.recipe.evaluate.examples]
 
@@ -56,8 +77,7 @@ class Prepared:
     def steps(self) -> int:
         """Optimizer steps of the run."""
         options = self.recipe.train
-        count = self.dataset.ledger.examples["train"]
-        return total_steps(count, size=options.global_batch_size, epochs=self.epochs, steps=options.steps)
+        return total_steps(self.mixture.size, size=options.global_batch_size, epochs=self.epochs, steps=options.steps)
 
     @property
     def stop_ids(self) -> list[int]:
@@ -76,7 +96,11 @@ class Prepared:
         }
 
 
-def prepare_data(recipe: Recipe, progress: Progress = lambda stage, rows: None) -> Prepared:
+def prepare_data(
+    recipe: Recipe,
+    progress: Progress = lambda stage, rows: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Prepared:
     """Find the model, load its tokenizer, and read, render and encode the rows.
 
     Raises:
@@ -97,8 +121,8 @@ def prepare_data(recipe: Recipe, progress: Progress = lambda stage, rows: None) 
         )
     tokenizer = load_tokenizer(location)
     backend, template = chat_tokenizer(tokenizer, recipe.model)
-    encoder = Encoder(backend, template)
-    return Prepared(recipe, location, tokenizer, encoder, prepare(recipe.data, encoder, progress))
+    encoder = Encoder(backend, template, thinking_weight=recipe.data.thinking_weight)
+    return Prepared(recipe, location, tokenizer, encoder, prepare(recipe.data, encoder, progress, say))
 
 
 def groups(prepared: Prepared, *, token_budget: int) -> Iterator[Group]:
@@ -106,12 +130,12 @@ def groups(prepared: Prepared, *, token_budget: int) -> Iterator[Group]:
     from tutelage.train.loop import Group
 
     options = prepared.recipe.train
-    train = prepared.train
+    slots, store = prepared.training, prepared.dataset.store
     batches = global_batches(
-        len(train), size=options.global_batch_size, seed=options.seed, epochs=prepared.epochs, steps=options.steps
+        prepared.mixture.order, size=options.global_batch_size, epochs=prepared.epochs, steps=options.steps
     )
     for batch in batches:
-        examples = [train[index] for index in batch.examples]
+        examples = [store.example(slots.index(slot, batch.epoch)) for slot in batch.examples]
         cut = micro_batches([len(example) for example in examples], token_budget)
         packed = [pack([examples[i] for i in group]) for group in cut]
         yield Group(batch.step, packed, [example.origin for example in examples], options.seed)
@@ -126,8 +150,10 @@ def plan(prepared: Prepared, forward: Forward, parameters: dict[str, nn.Paramete
         "epochs": prepared.epochs,
         "global_batch_size": prepared.recipe.train.global_batch_size,
         "learning_rate": prepared.recipe.learning_rate,
-        "tokens": sum(map(len, train)),
-        "supervised_tokens": sum(example.supervised for example in train),
+        "epoch_examples": prepared.mixture.size,
+        "mixture": describe_mixture(prepared),
+        "tokens": int(train.lengths.sum()),
+        "supervised_tokens": int(train.supervised.sum()),
         "parameters": sum(p.numel() for p in every),
         "trainable_parameters": sum(p.numel() for p in parameters.values()),
         "packed": forward.packed,
@@ -139,12 +165,35 @@ def plan(prepared: Prepared, forward: Forward, parameters: dict[str, nn.Paramete
     }
 
 
-def environment(device: str) -> dict[str, Any]:
+def describe_mixture(prepared: Prepared) -> list[dict[str, Any]]:
+    """For each source its examples and tokens, how many of them an epoch takes, and how often the run passes it."""
+    size = prepared.mixture.size
+    steps, batch = prepared.steps, prepared.recipe.train.global_batch_size
+    epochs = prepared.epochs if prepared.recipe.train.steps is None else steps * batch / size
+    return [
+        {
+            "source": portion.name,
+            "examples": portion.size,
+            "tokens": portion.tokens,
+            "taken": portion.taken,
+            "epochs": round(portion.epochs * (epochs or 0), 3),
+        }
+        for portion in prepared.mixture.portions
+    ]
+
+
+def evaluation_points(steps: int, points: int) -> set[int]:
+    """Steps after which the held-out loss is measured during training; the last step is measured anyway."""
+    return {round(steps * k / (points + 1)) for k in range(1, points + 1)} - {0, steps}
+
+
+def environment(prepared: Prepared, device: str) -> dict[str, Any]:
     """What `environment.json` holds."""
     import tokenizers
     import torch
     import transformers
 
+    store = prepared.dataset.store
     return {
         "tutelage": __version__,
         "python": platform.python_version(),
@@ -155,4 +204,5 @@ def environment(device: str) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "threads": torch.get_num_threads(),
         "dtype": "float32",
+        "store": {"folder": str(store.folder), "bytes": store.bytes_on_disk()},
     }

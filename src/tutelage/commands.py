@@ -49,7 +49,12 @@ def check(recipe: Given, overrides: Sequence[str] = (), screen: Screen = SILENT)
     prepared = _prepare(resolved.recipe, screen)
     return {
         **prepared.describe(),
-        "plan": {"steps": prepared.steps, "epochs": prepared.epochs},
+        "plan": {
+            "steps": prepared.steps,
+            "epochs": prepared.epochs,
+            "epoch_examples": prepared.mixture.size,
+            "mixture": assemble.describe_mixture(prepared),
+        },
         "model": prepared.recipe.model.path,
         "adapter": prepared.recipe.model.adapter.model_dump(),
         "learning_rate": prepared.recipe.learning_rate,
@@ -128,4 +133,4 @@ def _refuse_at_once(recipe: Recipe) -> None:
 
 def _prepare(recipe: Recipe, screen: Screen) -> Prepared:
     with screen.stage("reading the data", None) as advance:
-        return assemble.prepare_data(recipe, lambda stage, rows: advance(rows, note=stage))
+        return assemble.prepare_data(recipe, lambda stage, rows: advance(rows, note=stage), screen.say)

@@ -35,12 +35,17 @@ CODES: dict[str, str] = {
     "data/empty-file": "A data file holds no rows.",
     "data/unknown-type": "The file's ending is not one that Tutelage reads.",
     "data/unreadable": "The file could not be read as what its ending says it is.",
+    "data/too-large": "A line, a row or a file is larger than what is held in memory as one piece (256 MiB).",
+    "data/nothing-selected": "`where` matches no row, or names a column that no row has.",
     "data/bad-json": "A line is not valid JSON, or not a JSON object.",
     "data/bad-encoding": "A line is not valid UTF-8.",
     "data/unknown-format": "The columns match no known format.",
     "data/mixed-formats": "Rows of one file match different formats.",
     "data/bad-row": "A row does not have the fields that its format needs, or a field has the wrong type.",
     "data/empty-answer": "A row has no answer, so nothing would be trained.",
+    "data/not-chosen": "A row's answer was judged bad, so it is left out. It is counted, and is not an error.",
+    "data/no-function": "A file of code holds no function that can be cut into a prompt and a body, so it is left "
+    "out. It is counted, and is not an error.",
     "data/nothing-trained": "A row has no token with a positive weight, so nothing would be trained.",
     "data/over-long": "Rows are longer than `data.max_length`. Answers are never cut, so a policy must be chosen.",
     "data/too-many-dropped": "More rows were set aside than `data.max_quarantined` allows.",
@@ -56,6 +61,7 @@ CODES: dict[str, str] = {
     "template/missing": "The tokenizer has no chat template, and the recipe names none.",
     "template/missing-tokens": "A named template needs control tokens that the vocabulary does not hold.",
     "template/broken": "The chat template failed while rendering a conversation.",
+    "template/limit": "The chat template asks for more time, memory or depth than any chat template needs.",
     "template/no-stop-token": "The template writes no stop token after an answer, so the model could never "
     "learn to stop.",
     "template/not-the-tokenizers": "The rendering does not equal the tokenizer's own for the same conversation.",
@@ -63,6 +69,7 @@ CODES: dict[str, str] = {
     "save/untrained": "The saved adapter is all zeros or equals its start: nothing was learned or kept.",
     # machine (exit 5)
     "machine/read-only": "The output folder cannot be written.",
+    "machine/no-access": "A data file or folder exists, and this user may not read it.",
     "machine/disk-full": "The disk is full, or too full for what the run will write.",
     "machine/missing-package": "An optional package is needed for this and is not installed.",
     "machine/no-device": "The device asked for is not present.",

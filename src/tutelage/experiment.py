@@ -102,7 +102,7 @@ class Experiment:
         folder.create()
         folder.write_text("recipe.yaml", config.dump(self.recipe))
         folder.write_json("origins.json", self.resolved.origins)
-        folder.write_json("environment.json", assemble.environment(forward.device.type))
+        folder.write_json("environment.json", assemble.environment(prepared, forward.device.type))
         folder.write_json("data.json", prepared.describe())
         if prepared.dataset.quarantined:
             folder.append("quarantine.jsonl", (asdict(problem) for problem in prepared.dataset.quarantined))
@@ -115,7 +115,7 @@ class Experiment:
 
         options, prepared = self.recipe.evaluate, self.prepared
         count = options.samples if options.score == "none" else max(options.samples, options.score_rows)
-        return questions(prepared.dataset.rows, prepared.encoder.tokenizer, prepared.stop_ids, count)
+        return questions(prepared.dataset, prepared.encoder.tokenizer, prepared.stop_ids, count)
 
     def measure(self, forward: Forward, questions: list[Question], name: str, *, step: int) -> Measured:
         """Held-out loss, and answers to held-out prompts, written down."""
@@ -205,7 +205,7 @@ class Experiment:
             max_grad_norm=options.max_grad_norm,
             guard=Guard(),
         )
-        points = evaluation_points(total, self.recipe.evaluate.points)
+        points = assemble.evaluation_points(total, self.recipe.evaluate.points)
         trained = sum(p.numel() for p in parameters.values())
         self.screen.say(f"train   {trained:,} parameters, {total:,} steps of {options.global_batch_size} examples")
         with self.screen.stage("training", total) as advance:
@@ -269,7 +269,13 @@ class Experiment:
             "ledger": {
                 key: self.prepared.dataset.ledger.as_json()[key] for key in ("rows", "trained", "heldout", "dropped")
             },
-            "heldout": heldout_verdict(base.loss, tuned.loss, confidence=options.confidence),
+            "heldout": heldout_verdict(
+                base.loss,
+                tuned.loss,
+                confidence=options.confidence,
+                rows=self.prepared.dataset.rows_of(self.prepared.heldout),
+                renderings=self.prepared.dataset.rendering_of(self.prepared.heldout),
+            ),
             "tasks": task_scores(base.answers, tuned.answers, options),
             "stopped": {"base": stopped(base.answers), "tuned": stopped(tuned.answers)},
             "tokens_per_second": sum(step.tokens for step in self.steps) / seconds,
@@ -290,8 +296,3 @@ class Experiment:
         diverged = isinstance(error, TutelageError) and error.code == "train/diverged"
         status = "diverged" if diverged else "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         self.folder.write_json("result.json", {"status": status, "steps": len(self.steps), "error": str(error)})
-
-
-def evaluation_points(steps: int, points: int) -> set[int]:
-    """Steps after which the held-out loss is measured during training; the last step is measured anyway."""
-    return {round(steps * k / (points + 1)) for k in range(1, points + 1)} - {0, steps}

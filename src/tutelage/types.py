@@ -1,6 +1,7 @@
 """The one type at each joint of the flow; frozen, and free of torch.
 
 path -> Record -> Conversation | Completion | Document -> Example
+                -> Preference
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Message:
     thinking: str | None = None
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     name: str | None = None
+    tool_call_id: str | None = None
+    """For a tool's answer: the `id` of the call that it answers."""
 
     @property
     def trained(self) -> float:
@@ -52,6 +55,14 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Instruction:
+    """What a row of one instruction asks, in its parts, before they are put together as a user's message."""
+
+    text: str
+    input: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """Messages in order; what a chat template renders."""
 
@@ -59,6 +70,10 @@ class Conversation:
     messages: tuple[Message, ...]
     weight: float = 1.0
     tools: tuple[Mapping[str, Any], ...] = ()
+    instruction: Instruction | None = None
+    """The parts of the last user message, where the row gives them; other renderings put them together otherwise."""
+    references: tuple[str, ...] = ()
+    """Other answers to the last prompt that are right as well; never trained, taken by scorers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +96,18 @@ class Document:
 
 
 Demonstration = Conversation | Completion | Document
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two answers to one prompt, of which `chosen` was judged the better; each is one or more messages."""
+
+    origin: Origin
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    weight: float = 1.0
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

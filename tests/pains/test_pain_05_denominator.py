@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tutelage.data.batch import pack
-from tutelage.data.plan import global_batches, micro_batches, total_steps
+from tutelage.data.plan import Permutation, global_batches, micro_batches, total_steps
 from tutelage.models.adapters import adapt, trainable
 from tutelage.models.forward import prove
 from tutelage.models.load import load_model
@@ -55,7 +55,7 @@ def run(model_folder, examples: list[Example], *, size: int, budget: int):
     adapt(forward.model, Full(), seed=0, base="")
     parameters = trainable(forward.model)
     groups = []
-    for batch in global_batches(len(examples), size=size, seed=0, epochs=1):
+    for batch in global_batches(lambda epoch: Permutation(len(examples), seed=0, epoch=epoch), size=size, epochs=1):
         chosen = [examples[i] for i in batch.examples]
         cut = micro_batches([len(e) for e in chosen], budget)
         groups.append(Group(batch.step, [pack([chosen[i] for i in g]) for g in cut], [e.origin for e in chosen], 0))

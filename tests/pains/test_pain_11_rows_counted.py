@@ -87,11 +87,11 @@ def test_more_than_one_percent_set_aside_is_refused_unless_the_recipe_says_so(ro
 
 
 def test_the_last_partial_batch_is_trained_not_dropped(rows, tmp_path):
-    from tutelage.data.plan import global_batches
+    from tutelage.data.plan import Permutation, global_batches
 
     encoder = make_encoder(make_template_tokenizer(tmp_path, "chatml"))
     path = rows([{"instruction": f"Ask {n}", "output": "b"} for n in range(10)])
     examples = prepare(options(path, heldout=0), encoder).examples("train")
-    batches = list(global_batches(len(examples), size=4, seed=0, epochs=1))
+    batches = list(global_batches(lambda epoch: Permutation(len(examples), seed=0, epoch=epoch), size=4, epochs=1))
     assert [len(batch.examples) for batch in batches] == [4, 4, 2]
     assert sorted(index for batch in batches for index in batch.examples) == list(range(10))

@@ -18,11 +18,11 @@ from tutelage.recipe import DataOptions
 
 
 def prompts(data, split):
-    return {prompt_key(row.demonstration) for row in data.rows if row.split == split}
+    return set(map(prompt_key, given(data, split)))
 
 
-def asked(row) -> str:
-    return row.demonstration.messages[0].content
+def given(data, split):
+    return data.demonstrations(list(data.rows(split)))
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_no_prompt_is_on_both_sides_with_duplicates_and_oversampling(sources, sh
     assert prompts(data, "heldout")
     assert not prompts(data, "train") & prompts(data, "heldout")
     numbers = {
-        split: {int("".join(filter(str.isdigit, asked(r)))) for r in data.rows if r.split == split}
+        split: {int("".join(filter(str.isdigit, row.messages[0].content))) for row in given(data, split)}
         for split in ("train", "heldout")
     }
     assert not numbers["train"] & numbers["heldout"]

@@ -76,9 +76,11 @@ def test_sampling_and_evaluation_send_the_same_prompt_as_training(tmp_path, rows
     other = rows(
         [{"messages": [{"role": "user", "content": "Yo"}, {"role": "assistant", "content": "Hello!"}]}], "b.jsonl"
     )
-    options = DataOptions.model_validate({"train": [{"path": str(other)}], "heldout": {"path": str(path)}})
+    options = DataOptions.model_validate(
+        {"train": [{"path": str(other)}], "heldout": {"path": str(path)}, "store": f"{tmp_path}/tokens"}
+    )
     data = prepare(options, chat.encoder)
-    [asked] = questions(data.rows, chat.encoder.tokenizer, list(data.stop_ids), 5)
+    [asked] = questions(data, chat.encoder.tokenizer, list(data.stop_ids), 5)
     sent = []
     monkeypatch.setattr("tutelage.generate.chat.stream", lambda forward, prompt, **_: sent.append(prompt) or iter(()))
     list(chat.answer([Message("user", "Hi")]))

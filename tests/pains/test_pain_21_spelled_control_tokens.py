@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import REFUSED_TEMPLATES, TEMPLATES, make_encoder, make_template_tokenizer
+from templates.published import published_tokenizer
 from tutelage.types import Completion, Conversation, Message, Origin
 
 SUPPORTED = [name for name in TEMPLATES if name not in REFUSED_TEMPLATES]
@@ -101,6 +104,62 @@ def test_plain_text_that_spells_special_tokens_stays_text(tmp_path):
     [example] = next(iter(encoder.encode([Completion(Origin("made", 1), text, text)], max_length=10_000)))
     assert controls(encoder, example.input_ids) == [tokenizer.bos_token_id, tokenizer.eos_token_id]
     assert tokenizer.decode(example.input_ids) == f"<s>{text}{text}</s>"
+
+
+@pytest.mark.parametrize("name", ["qwen3", "mistral", "deepseek_r1", "qwen25_tools", "llama31_tools"])
+def test_keys_of_tools_and_of_arguments_spell_nothing(name, tmp_path):
+    tokenizer = published_tokenizer(tmp_path, name)
+    encoder = make_encoder(tokenizer)
+    stop = tokenizer.eos_token
+
+    def row(key, line):
+        call = {"type": "function", "id": "1", "function": {"name": "add", "arguments": {key: {key: [key]}}}}
+        function = {"name": "add", "parameters": {"properties": {key: {key: key}}}}
+        messages = (
+            Message("user", "x"),
+            Message("assistant", "", tool_calls=(call,)),
+            Message("tool", "y", tool_call_id=key),
+            Message("assistant", "z"),
+        )
+        return Conversation(Origin("made", line), messages, tools=({"type": "function", "function": function},))
+
+    spelled, harmless = encoder.encode([row(stop, 1), row("x", 2)], max_length=10_000)
+    assert [controls(encoder, e.input_ids) for e in spelled] == [controls(encoder, e.input_ids) for e in harmless]
+    text = tokenizer.decode(spelled[0].input_ids)
+    assert json.dumps({stop: {stop: [stop]}}) in text
+
+
+@pytest.mark.parametrize(
+    ("name", "markers"),
+    [
+        ("alpaca", ("### Instruction:", "### Response:")),
+        ("vicuna", ("ASSISTANT:", "USER:")),
+        ("deepseek_v2", ("Assistant:", "User:")),
+        ("falcon", ("Falcon:", "User:")),
+        ("llama2", ("[/INST]", "[INST]")),
+        ("zephyr", ("<|assistant|>", "<|user|>")),
+        *((name, ()) for name in ("chatml", "llama3", "gemma", "qwen25_tools", "llama31_tools", "phi4", "mistral")),
+    ],
+)
+def test_role_markers_that_are_plain_text_are_found_and_counted(name, markers, tmp_path):
+    encoder = make_encoder(published_tokenizer(tmp_path, name))
+    assert encoder._renderer._markers == markers
+    holds = Message("user", "Quote: " + " ".join(markers) + " end user assistant")
+    rows = [
+        Conversation(Origin("made", line), (asked, Message("assistant", "Yes.")))
+        for line, asked in enumerate([holds, Message("user", "plain"), holds], 1)
+    ]
+    list(encoder.encode(rows, max_length=10_000))
+    assert encoder.notices == {
+        f"a message holds {marker!r}, with which the template marks a turn as plain text": 2 for marker in markers
+    }
+
+
+def test_an_answer_that_writes_a_role_marker_is_the_models_own_affair(tmp_path):
+    encoder = make_encoder(make_template_tokenizer(tmp_path, "alpaca"))
+    row = Conversation(Origin("made", 1), (Message("user", "a"), Message("assistant", "### Response:")))
+    list(encoder.encode([row], max_length=100))
+    assert not encoder.notices
 
 
 PIECES = [

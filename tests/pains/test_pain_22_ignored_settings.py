@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -20,6 +20,7 @@ from tutelage.config.names import general
 from tutelage.errors import TutelageError
 from tutelage.models.location import locate
 from tutelage.objectives import nll as objective
+from tutelage.recipe import CleanOptions
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,19 @@ FILE = {"data.heldout": {"path": "more.jsonl"}}
 TEXT_FILE = {**TEXT, "data.heldout": {"path": "texts.jsonl"}}
 BAD = {"data.train": [{"path": "bad.jsonl"}]}
 SCORE = {"evaluate.score": "exact"}
+ODD = {"data.train": [{"path": "odd.jsonl"}], "data.over_long": "drop"}
+TURNS = {"data.train": [{"path": "turns.jsonl"}]}
+AGAIN = {"data.train": [{"path": "again.jsonl"}]}
+HUB = {"data.train": [{"path": "owner/rows"}]}
+HUB_FILE = {"data.heldout": {"path": "owner/rows"}}
+JOINED = {"data.train": [{"path": "rows.jsonl", "join": {"path": "boxes.jsonl", "on": "input"}}]}
+JOINED_FILE = {"data.heldout": {"path": "more.jsonl", "join": {"path": "boxes.jsonl", "on": "input"}}}
+SHARES = {**TWO, "data.mixture": {"by": "examples"}}
+KNOWN = {"data.decontaminate": {"against": ["questions.jsonl"]}}
+THOUGHT = {"data.train": [{"path": "thought.jsonl"}]}
+FIELDS = {"output": "instruction", "instruction": "output"}
+
+ABOUT_TURNS = ("empty_turns", "same_role_turns", "role_order")
 
 TABLE: dict[str, Change] = {
     "model.path": Change("other", "metrics"),
@@ -52,16 +66,60 @@ TABLE: dict[str, Change] = {
     "data.train.N.format": Change("dolly", "error"),
     "data.train.N.split": Change("validation", "data", {"data.train": [{"path": "owner/rows"}]}),
     "data.train.N.weight": Change(0.5, "metrics", TWO),
+    "data.train.N.subset": Change("other", "data", HUB),
+    "data.train.N.streaming": Change(True, "data", {"data.train": [{"path": "owner/rows", "limit": 12}]}),
+    "data.train.N.fields": Change(FIELDS, "metrics"),
+    "data.train.N.where": Change({"output": "It is red."}, "data", {"data.heldout": 0.4}),
+    "data.train.N.join": Change({"path": "boxes.jsonl", "on": "input"}, "data"),
+    "data.train.N.join.path": Change("other_boxes.jsonl", "data", JOINED),
+    "data.train.N.join.on": Change("output", "error", JOINED),
     "data.train.N.limit": Change(12, "data"),
+    "data.train.N.name": Change("mine", "data"),
+    "data.train.N.share": Change(3.0, "plan", SHARES),
+    "data.train.N.cap": Change(5, "plan"),
     "data.train.N.completion_after": Change(" is ", "data", TEXT),
     "data.heldout": Change(0.5, "data"),
     "data.heldout.path": Change("third.jsonl", "data", FILE),
     "data.heldout.format": Change("dolly", "error", FILE),
     "data.heldout.split": Change("validation", "data", {"data.heldout": {"path": "owner/rows"}}),
+    "data.heldout.subset": Change("other", "data", HUB_FILE),
+    "data.heldout.streaming": Change(True, "data", {"data.heldout": {"path": "owner/rows", "limit": 12}}),
+    "data.heldout.fields": Change(FIELDS, "evaluations", FILE),
+    "data.heldout.where": Change({"output": "It is red."}, "data", FILE),
+    "data.heldout.join": Change({"path": "boxes.jsonl", "on": "input"}, "data", FILE),
+    "data.heldout.join.path": Change("other_boxes.jsonl", "data", JOINED_FILE),
+    "data.heldout.join.on": Change("output", "error", JOINED_FILE),
     "data.heldout.limit": Change(3, "data", FILE),
     "data.heldout.completion_after": Change(" is ", "evaluations", TEXT_FILE),
+    **{
+        f"data.clean.{rule}": Change("drop", "data", TURNS if rule in ABOUT_TURNS else ODD)
+        for rule in CleanOptions.model_fields
+    },
+    "data.duplicates.exact": Change("drop", "data", AGAIN),
+    "data.duplicates.prompt": Change("drop", "data", AGAIN),
+    "data.duplicates.near": Change("drop", "data", AGAIN),
+    "data.duplicates.threshold": Change(0.5, "data", {**AGAIN, "data.duplicates": {"near": "drop"}}),
+    "data.duplicates.words": Change(1, "data", {**AGAIN, "data.duplicates": {"near": "drop"}}),
+    "data.decontaminate.against": Change(["questions.jsonl"], "data"),
+    "data.decontaminate.words": Change(5, "data", KNOWN),
+    "data.decontaminate.threshold": Change(0.3, "data", KNOWN),
+    "data.mixture.by": Change("examples", "plan", {"data.train": [{"path": "rows.jsonl"}, {"path": "few.jsonl"}]}),
+    "data.mixture.temperature": Change(
+        5.0,
+        "plan",
+        {
+            "data.train": [{"path": "rows.jsonl"}, {"path": "few.jsonl"}],
+            "data.mixture": {"by": "temperature"},
+        },
+    ),
+    "data.mixture.epoch_examples": Change(7, "plan"),
+    "data.renderings.train": Change(["terse"], "metrics", {"data.train": [{"path": "boxed.jsonl"}]}),
+    "data.renderings.heldout": Change(["terse"], "evaluations", {"data.train": [{"path": "boxed.jsonl"}]}),
     "data.max_length": Change(8, "error"),
     "data.over_long": Change("drop", "error", {"data.max_length": 38}),
+    "data.thinking_weight": Change(0.0, "metrics", THOUGHT),
+    "data.store": Change("shelf", "stores"),
+    "data.store_limit": Change(1, "stores"),
     "data.on_bad_row": Change("quarantine", "error", {**BAD, "data.max_quarantined": 0.5}),
     "data.max_quarantined": Change(0.5, "error", {**BAD, "data.on_bad_row": "quarantine"}),
     "train.epochs": Change(2, "plan", {"train.steps": None}),
@@ -94,6 +152,7 @@ BASE: dict[str, Any] = {
     "data.train": [{"path": "rows.jsonl"}],
     "data.heldout": 0.25,
     "data.max_length": 128,
+    "data.store": "tokens",
     "train.steps": 3,
     "train.global_batch_size": 4,
     "train.learning_rate": 1e-2,
@@ -171,6 +230,7 @@ def observe(tmp_path_factory):
     for name, word in (("more.jsonl", "Why"), ("third.jsonl", "How")):
         tinyruns.write_rows(inputs / name, [{**r, "instruction": f"{word} {n}?"} for n, r in enumerate(rows)])
     tinyruns.write_rows(inputs / "bad.jsonl", [*rows, {**rows[0], "output": ""}])
+    _write_odd_rows(inputs, rows)
     tinyruns.write_rows(inputs / "text.jsonl", text[:24])
     tinyruns.write_rows(inputs / "texts.jsonl", text[24:])
     seen: dict[str, dict[str, Any]] = {}
@@ -196,6 +256,9 @@ def _observation(recipe: dict[str, Any], patch: pytest.MonkeyPatch) -> dict[str,
     patch.setitem(sys.modules, "datasets", _Hub("datasets"))
     patch.setitem(sys.modules, "datasets.exceptions", SimpleNamespace(DatasetsError=RuntimeError))
     tinyruns.prove_here(patch)
+    for name in ("tokens", "shelf"):
+        Path(name, "old").mkdir(parents=True)
+        Path(name, "old", "part").write_text("somebody's tokens")
     before = set(os.listdir())
     try:
         result = commands.train(recipe)
@@ -213,20 +276,70 @@ def _observation(recipe: dict[str, Any], patch: pytest.MonkeyPatch) -> dict[str,
         "tasks": result["tasks"],
         "verdict": result["heldout"],
         "files": sorted(str(path) for path in run.rglob("*")),
+        "stores": {name: len([p for p in Path(name).iterdir() if p.is_dir()]) for name in ("tokens", "shelf")},
     }
 
 
+def _write_odd_rows(inputs: Path, rows: list[dict[str, str]]) -> None:
+    """Rows in which each cleaning rule finds something, rows that repeat, and what other options need."""
+    answers = [
+        *("Caf\u00c3\u00a9 au lait.", "One.\r\nTwo.", "A\x01b.", "A\u200bb.", "A\u202eb\u202c.", "A\U000e0041b."),
+        *("Cafe\u0301.", "A \ufffd b.", "<nooutput>", "Hello {{name}}.", "The key is AKIAQYLPMN5HIJKLMNOP."),
+        *("Write to ann.lee@mail.org.", "As an AI language model, I cannot do that."),
+        *("word " * 120 + "and then the", "so on and so on " * 30),
+        *("\u4f60\u597d\uff0c\u4e16\u754c\u548c\u5e73\u3002" * 4,),
+    ]
+    odd = [{"instruction": f"Ask about odd thing {n}", "output": answer} for n, answer in enumerate(answers)]
+    odd.append({"instruction": "Copy this long prompt word by word", "output": "Copy this long prompt word by word"})
+    odd.append({"instruction": "Ask without an input", "input": "<noinput>", "output": "Yes."})
+    tinyruns.write_rows(inputs / "odd.jsonl", [*rows, *odd])
+    user, said = {"role": "user", "content": "Ask"}, {"role": "assistant", "content": "Yes."}
+    turns = [
+        *([{"role": "user", "content": f"Twice {n}"}, user, said] for n in range(6)),
+        *([{"role": "user", "content": f"Empty {n}"}, said, {"role": "user", "content": ""}, said] for n in range(6)),
+        *([said, {"role": "user", "content": f"First {n}"}, said] for n in range(6)),
+        *([{"role": "user", "content": f"Plain {n}"}, said] for n in range(6)),
+    ]
+    tinyruns.write_rows(inputs / "turns.jsonl", [{"messages": messages} for messages in turns])
+    near = [{**row, "instruction": f"Name the colour number {n} of the box."} for n, row in enumerate(rows)]
+    tinyruns.write_rows(inputs / "again.jsonl", [*rows, rows[0], {**rows[1], "output": "Blue?"}, *near])
+    questions = [rows[2]["instruction"], "Please name colour number 3 of the box that stands over there by the door."]
+    tinyruns.write_rows(inputs / "questions.jsonl", [{"question": question} for question in questions])
+    tinyruns.write_rows(inputs / "few.jsonl", [{**r, "instruction": f"Few {n}?"} for n, r in enumerate(rows[:8])])
+    tinyruns.write_rows(inputs / "boxed.jsonl", [{**row, "input": f"Box {n}"} for n, row in enumerate(rows)])
+    tinyruns.write_rows(inputs / "boxes.jsonl", [{"input": "", "box": "wood"}])
+    tinyruns.write_rows(inputs / "other_boxes.jsonl", [{"input": "", "box": "iron"}])
+    thought = [{"role": "assistant", "content": "<think>\nIt is red.\n</think>\n\nRed."}]
+    tinyruns.write_rows(
+        inputs / "thought.jsonl",
+        [{"messages": [{"role": "user", "content": row["instruction"]}, *thought]} for row in rows],
+    )
+
+
 class _Hub(ModuleType):
-    """The hub's data sets: each split has rows of its own."""
+    """The hub's data sets: each split of each subset has rows of its own, and others when it is streamed."""
+
+    exceptions = SimpleNamespace(DatasetsError=RuntimeError)
+    config = SimpleNamespace()
 
     @staticmethod
-    def load_dataset(path: str, split: str) -> Any:
-        return _Rows([{**row, "instruction": f"{split} {n}"} for n, row in enumerate(tinyruns.demonstrations(16))])
+    def load_dataset(path: str, *, name: str | None, split: str) -> Any:
+        return _Rows(f"{split} {name}")
+
+    @staticmethod
+    def load_dataset_builder(path: str, *, name: str | None) -> Any:
+        return SimpleNamespace(hash="c0ffee", as_streaming_dataset=lambda split: list(_Rows(f"{split} {name} stream")))
 
 
 class _Rows(list):
-    info = SimpleNamespace(download_checksums=None)
+    cache_files: ClassVar[list[dict[str, str]]] = []
+
+    def __init__(self, said: str) -> None:
+        super().__init__({**row, "instruction": f"{said} {n}"} for n, row in enumerate(tinyruns.demonstrations(16)))
 
     @property
     def num_rows(self) -> int:
         return len(self)
+
+    def with_format(self, form: str) -> Any:
+        return SimpleNamespace(iter=lambda size: [SimpleNamespace(to_pylist=lambda: list(self))])

@@ -90,7 +90,8 @@ def test_check_says_what_would_be_trained(recipe):
 def test_check_for_machines(recipe):
     outcome = tinyruns.tutelage("check", recipe, "--json")
     result = json.loads(outcome.out)
-    assert result["plan"] == {"steps": 3, "epochs": None}
+    assert (result["plan"]["steps"], result["plan"]["epochs"], result["plan"]["epoch_examples"]) == (3, None, 19)
+    assert result["plan"]["mixture"][0]["epochs"] == pytest.approx(3 * 4 / 19, abs=0.001)
     assert result["ledger"]["rows"] == 24
     assert re.search(r"recipe\.yaml:\d+$", result["set"]["train.steps"])
 

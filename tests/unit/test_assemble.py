@@ -92,7 +92,9 @@ def test_rows_longer_than_the_models_positions_are_refused(prepare):
 def test_the_environment_is_what_runs(prepare):
     import torch
 
-    found = assemble.environment("cpu")
+    prepared = prepare()
+    found = assemble.environment(prepared, "cpu")
+    assert found["store"]["bytes"] == prepared.dataset.store.bytes_on_disk() > 0
     assert found["torch"] == torch.__version__
     assert found["device"] == "cpu"
     assert found["threads"] == torch.get_num_threads()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import resources
 
 from tutelage import config
+from tutelage.assemble import evaluation_points
 from tutelage.commands import DEMO_ROWS, _free
-from tutelage.experiment import evaluation_points
 from tutelage.seeds import derive
 
 

@@ -31,6 +31,7 @@ def check(console: Console, result: dict[str, Any]) -> None:
         ("data", "; ".join(sources)),
         ("rows", f"{ledger['rows']:,} = {ledger['trained']:,} trained + {ledger['heldout']:,} held out{dropped}"),
         *(("note", notice) for notice in ledger["notices"]),
+        *(("clean", f"{rule.replace('_', ' ')}: {_counted(counts)}") for rule, counts in ledger["cleaned"].items()),
         *(
             [("note", f"{ledger['duplicates']:,} rows repeat a prompt; equal prompts share a side")]
             if ledger["duplicates"]
@@ -46,11 +47,20 @@ def check(console: Console, result: dict[str, Any]) -> None:
             "plan",
             f"{result['plan']['steps']:,} steps" + (f", {epochs} epoch{'s' if epochs > 1 else ''}" if epochs else ""),
         ),
+        *(
+            ("mix", f"{m['source']}: {m['taken']:,} of {m['examples']:,} examples an epoch, {m['epochs']:g} passes")
+            for m in result["plan"]["mixture"]
+            if len(result["plan"]["mixture"]) > 1 or m["taken"] != m["examples"]
+        ),
         *(("set", f"{option}  ({origin})") for option, origin in result["set"].items() if origin == "command line"),
     ]
     for label, text in lines:
         console.print(f"{label:<8}{text}", markup=False, soft_wrap=True)
     console.print("nothing is wrong; nothing was written", markup=False)
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {action}" for action, count in counts.items())
 
 
 def preview(console: Console, row: PreviewRow) -> None:
@@ -82,6 +92,10 @@ def result(console: Console, result: dict[str, Any], folder: str) -> None:
         markup=False,
         soft_wrap=True,
     )
+    for name, one in (heldout or {}).get("renderings", {}).items():
+        console.print(
+            f"  {name:<20}{one['base_nll']:.3f} -> {one['tuned_nll']:.3f} ({one['difference']:+.3f})", markup=False
+        )
     for name, task in result["tasks"].items():
         low, high = task["interval"]
         console.print(

@@ -73,7 +73,7 @@ def declared_part(keys: list[str]) -> str:
 def _declare(section: type[Section], prefix: str, note: str, found: dict[str, Option]) -> None:
     for key, field in section.model_fields.items():
         name = join(prefix, key)
-        doc = note + field.description if field.description else found[prefix].doc
+        doc = note + " ".join(field.description.split()) if field.description else found[prefix].doc
         option = Option(name, _type(field.annotation, field.metadata), _default(field), doc)
         if name in found:  # `kind`, which every variant of a section has
             option = replace(found[name], type=f"{found[name].type} | {option.type}")
@@ -105,9 +105,11 @@ def _type(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     if origin is Literal:
         return " | ".join(map(str, parts))
     if origin is tuple:
-        text = (
-            f"list of {_type(parts[0])}s" if parts[-1] is Ellipsis else f"list of {len(parts)}, each {_type(parts[0])}"
-        )
+        item = _type(parts[0])
+        many = f"list of {item}s" if item.isalpha() else f"list of {item}"
+        text = many if parts[-1] is Ellipsis else f"list of {len(parts)}, each {item}"
+    elif origin is dict:
+        text = f"mapping of {_type(parts[0])} to {_type(parts[1])}"
     elif isinstance(annotation, type) and issubclass(annotation, Section):
         text = "section"
     else:

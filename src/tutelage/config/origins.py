@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tutelage.config.names import join, within
+from tutelage.config.declared import declared
+from tutelage.config.names import general, join, within
 from tutelage.recipe import Recipe
 
 COMMAND_LINE = "command line"
@@ -38,7 +39,8 @@ def _leaf_origin(name: str, origins: Mapping[str, str]) -> str:
 
 def _leaves(value: Any, raw: Any, name: str = "") -> Iterator[tuple[str, bool]]:
     """Every option of a resolved recipe, and whether it was given."""
-    if isinstance(value, dict):
+    option = declared().get(general(name))
+    if isinstance(value, dict) and not (option and option.type.startswith("mapping")):
         for key, part in value.items():
             given = raw.get(key, _ABSENT) if isinstance(raw, dict) else _ABSENT
             yield from _leaves(part, given, join(name, key))

@@ -1,231 +1,190 @@
-"""From the recipe's `data` section to examples: read, split, render, encode, and account for every row.
+"""From the recipe's `data` section to examples: encoded once into a store, then chosen from, every row accounted for.
 
-    sources -> records -> demonstrations -> side of the split -> examples
-                  \\            \\                                   \\
-                   bad rows      empty answers                       over-long ...        all in the ledger
+stream ──> building ──> store ──> selection ──> train · held out
+(content decides: built once)     (options decide: chosen anew for each run)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tutelage.data import formats, sources
-from tutelage.data.encode import Encoder, OverLong
+from tutelage.data.building import Building, stored_renderings
+from tutelage.data.encode import Encoder
+from tutelage.data.examples import Examples, Training
+from tutelage.data.identity import identity
 from tutelage.data.ledger import Ledger
-from tutelage.data.split import is_heldout, position, prompt_key
-from tutelage.errors import DataError, Problem, TutelageError
-from tutelage.recipe import DataOptions, HeldoutFile, Source
-from tutelage.types import Completion, Conversation, Demonstration, Example, Message, Origin, Record
-
-Progress = Callable[[str, int], None]
-"""Called with the name of the stage and how many rows it has done since the last call."""
+from tutelage.data.mixture import name_of
+from tutelage.data.refusals import over_long_error, refuse_bad_rows
+from tutelage.data.renderings import rendered
+from tutelage.data.selection import HELDOUT, TRAIN, Selection, select
+from tutelage.data.shelf import Shelf
+from tutelage.data.split import prompt_key
+from tutelage.data.store import Store, parts_of
+from tutelage.data.stream import Parsed, Progress, Stream, sources_of
+from tutelage.errors import DataError, Problem
+from tutelage.recipe import DataOptions
+from tutelage.types import Conversation, Demonstration, Example, Origin
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A demonstration that stayed, with its side and its examples."""
+    """A stored row that stayed, with its side."""
 
-    demonstration: Demonstration
+    index: int
+    origin: Origin
     split: str
+    source: int
     examples: tuple[Example, ...]
+    """In its first rendering."""
 
 
 @dataclass(slots=True)
 class Dataset:
     """What the run trains on and what it holds out."""
 
-    rows: list[Row] = field(default_factory=list)
-    ledger: Ledger = field(default_factory=Ledger)
+    store: Store
+    options: DataOptions
+    selection: Selection
+    ledger: Ledger
+    sources: list[dict[str, Any]]
+    stream: Stream
     quarantined: list[Problem] = field(default_factory=list)
-    sources: list[dict[str, Any]] = field(default_factory=list)
-    stop_ids: dict[int, int] = field(default_factory=dict)
-    """Token id -> how many trained answers end with it."""
 
-    def examples(self, split: str) -> list[Example]:
-        """The examples of `train` or `heldout`, in the order of the files."""
-        return [example for row in self.rows if row.split == split for example in row.examples]
+    @property
+    def stop_ids(self) -> dict[int, int]:
+        """Token id -> how many answers end with it."""
+        return {int(id): count for id, count in self.store.facts["stop_ids"].items()}
+
+    def training(self) -> Training:
+        """The examples to train on."""
+        return Training(self.store, self.selection.rows(TRAIN), self.options)
+
+    def examples(self, split: str) -> Examples:
+        """The examples of `train` (in their first rendering) or `heldout` (in each held-out one), in file order."""
+        if split == "train":
+            return Examples(self.store, self.training().at(0))
+        rows = self.selection.rows(HELDOUT)
+        names = self.options.renderings.heldout
+        found = [index for row in rows.tolist() for name in names for index in self._in_rendering(row, name)]
+        unique = dict.fromkeys(found)  # a row without renderings is the same in each
+        return Examples(self.store, np.fromiter(unique, np.int64, len(unique)))
+
+    def rows_of(self, examples: Examples) -> NDArray[np.int64]:
+        """The stored row of each of the examples."""
+        return np.searchsorted(self.store.first_example, examples.indices, side="right") - 1
+
+    def rendering_of(self, examples: Examples) -> list[str]:
+        """In which rendering each of the examples is; "" for a row that has none."""
+        rows = self.rows_of(examples)
+        counts, variants = (self.store.rows[name][rows].astype(np.int64) for name in ("examples", "renderings"))
+        places = (examples.indices - self.store.first_example[rows]) // (counts // np.maximum(variants, 1))
+        names = self.store.facts["renderings"]
+        return [names[place] if many > 1 else "" for place, many in zip(places, variants, strict=True)]
+
+    def _in_rendering(self, row: int, name: str) -> range:
+        first, count = int(self.store.first_example[row]), int(self.store.rows["examples"][row])
+        variants = int(self.store.rows["renderings"][row])
+        each = count // variants
+        place = self.store.facts["renderings"].index(name) if variants > 1 else 0
+        return range(first + place * each, first + (place + 1) * each)
+
+    def rows(self, split: str | None = None) -> Iterator[Row]:
+        """The rows that stayed, in the order of the files, or those of one side."""
+        for index, side in enumerate(self.selection.sides.tolist()):
+            named = {TRAIN: "train", HELDOUT: "heldout"}.get(side)
+            if named is not None and split in (None, named):
+                names = self.options.renderings
+                within = self._in_rendering(index, (names.train if named == "train" else names.heldout)[0])
+                examples = tuple(self.store.example(place) for place in within)
+                yield Row(index, self.store.origin(index), named, int(self.store.rows["source"][index]), examples)
+
+    def asks(self, row: Row) -> bool:
+        """Whether a row has a prompt; plain text has none."""
+        source = sources_of(self.options)[row.source]
+        plain = self.store.facts["sources"][row.source]["format"] in ("text", "code")
+        return not plain or source.completion_after is not None
+
+    def demonstrations(self, rows: Sequence[Row]) -> list[Demonstration]:
+        """The rows as they were before they were encoded; read from their sources again."""
+        wanted = {(row.source, str(row.origin), int(self.store.rows["prompt"][row.index])): row.index for row in rows}
+        found: dict[int, Demonstration] = {}
+        for item in self.stream.items(only=[(row.source, row.origin) for row in rows]) if rows else ():
+            if isinstance(item, Parsed):
+                index = wanted.get((item.source, str(item.row.origin), prompt_key(item.row)))
+                if index is not None:
+                    found[index] = item.row
+        return [self._as_stored(found[row.index], row) for row in rows]
+
+    def _as_stored(self, row: Demonstration, stored: Row) -> Demonstration:
+        names = self.options.renderings
+        name = (names.train if stored.split == "train" else names.heldout)[0]
+        many = int(self.store.rows["renderings"][stored.index]) > 1 or stored_renderings(self.options) != ("plain",)
+        return rendered(row, name) if many and isinstance(row, Conversation) else row
 
     def describe(self) -> dict[str, Any]:
         """What `data.json` says beside the ledger: tokens and lengths, in tokens."""
-        train = self.examples("train")
-        lengths = np.array([len(e) for e in train] or [0])
-        quantiles = {str(q): int(np.percentile(lengths, q)) for q in (50, 90, 99, 100)}
+        train, heldout = self.examples("train"), self.examples("heldout")
+        lengths = train.lengths if len(train) else np.zeros(1, np.int64)
         return {
             "tokens": {
                 "train": int(lengths.sum()),
-                "supervised": sum(e.supervised for e in train),
-                "heldout": sum(len(e) for e in self.examples("heldout")),
-                "quantiles": quantiles,
+                "supervised": int(train.supervised.sum()),
+                "heldout": int(heldout.lengths.sum()),
+                "quantiles": {str(q): int(np.percentile(lengths, q)) for q in (50, 90, 99, 100)},
             },
             "sources": self.sources,
         }
 
 
-def prepare(options: DataOptions, encoder: Encoder, progress: Progress = lambda stage, rows: None) -> Dataset:
+def prepare(
+    options: DataOptions,
+    encoder: Encoder,
+    progress: Progress = lambda stage, rows: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Dataset:
     """Every row of every source, accounted for.
 
     Raises:
         DataError: rows are malformed and the policy is to stop; rows are over-long and there is no policy; too many
             were set aside; nothing is left.
         ModelError: the template refuses the rows or writes no stop token.
+        MachineError: the token store cannot be written.
     """
-    dataset = Dataset()
-    read = list(_read_all(options, dataset, encoder, progress))
-    problems = [item for item in read if isinstance(item, Problem)]
-    kept = _split([item for item in read if not isinstance(item, Problem)], options, dataset)
-    encoded = encoder.encode(
-        [demonstration for demonstration, _ in kept],
-        max_length=options.max_length,
-        trim=options.over_long == "trim-context",
-    )
-    over_long: list[OverLong] = []
-    for (demonstration, split), result in zip(kept, encoded, strict=True):
-        progress("encoding", 1)
-        if isinstance(result, Problem):
-            problems.append(result)
-        elif isinstance(result, OverLong):
-            over_long.append(result)
-            dataset.ledger.drop("over-long", result.origin)
-        else:
-            dataset.rows.append(Row(demonstration, split, tuple(result)))
-            dataset.ledger.keep(split, len(result))
-    _settle_bad_rows(problems, len(read), options, dataset)
-    if over_long and options.over_long == "error":
-        raise _over_long_error(over_long, dataset, options.max_length)
-    dataset.ledger.notices.update(encoder.notices)
-    dataset.stop_ids = dict(encoder.stop_ids)
-    dataset.ledger.balance(len(read))
-    if not dataset.ledger.trained:
-        raise DataError(Problem("data/no-rows", "no row is left to train on", found=dataset.ledger.summary()))
-    return dataset
+    stream = Stream(options, as_chat=encoder.template is not None, progress=progress)
+    content = identity(options, encoder, stream)
+
+    def build(folder: Path) -> None:
+        building = Building(folder, stream, encoder, options)
+        building.run()
+        store = Store(folder)
+        refuse_bad_rows(_problems(store), store.facts, options)
+        if store.facts["over_long"] and options.over_long == "error":
+            raise over_long_error(store, options.max_length)
+
+    shelf = Shelf(options.store, options.store_limit)
+    store = shelf.opened(content, build, lambda: say("another process is encoding the same rows; waiting for it"))
+    ledger = Ledger.restored(store.facts["ledger"])
+    problems = _problems(store)
+    refuse_bad_rows(problems, store.facts, options)
+    selection = select(store, options, ledger)
+    names = [*map(name_of, options.train), "held out"]
+    described = [
+        {"name": name, **content, **facts}
+        for name, content, facts in zip(names, content["sources"], store.facts["sources"], strict=False)
+    ]
+    ledger.balance(sum(source["rows"] for source in store.facts["sources"]))
+    if not ledger.trained:
+        raise DataError(Problem("data/no-rows", "no row is left to train on", found=ledger.summary()))
+    return Dataset(store, options, selection, ledger, described, stream, problems)
 
 
-Parsed = tuple[Demonstration, bool]
-"""A demonstration, and whether it came from the held-out file."""
-
-
-def _read_all(
-    options: DataOptions, dataset: Dataset, encoder: Encoder, progress: Progress
-) -> Iterator[Parsed | Problem]:
-    for source in options.train:
-        yield from ((d, False) if not isinstance(d, Problem) else d for d in _read(source, dataset, encoder, progress))
-    if isinstance(options.heldout, HeldoutFile):
-        heldout = _read(options.heldout, dataset, encoder, progress)
-        yield from ((d, True) if not isinstance(d, Problem) else d for d in heldout)
-
-
-def _read(
-    source: Source | HeldoutFile, dataset: Dataset, encoder: Encoder, progress: Progress
-) -> Iterator[Demonstration | Problem]:
-    records: list[Record] = []
-    count = 0
-    for item in sources.read(source):
-        count += 1
-        progress("reading", 1)
-        if isinstance(item, Problem):
-            yield item
-        else:
-            records.append(item)
-    if not records:
-        return
-    named = source.format
-    format = formats.detect(formats.sample(records), source=source.path) if named == "auto" else named
-    dataset.sources.append({**sources.fingerprint(source), "format": format, "rows": count})
-    weight = source.weight if isinstance(source, Source) else 1.0
-    for record in records:
-        try:
-            row = formats.parse(record, format, completion_after=source.completion_after, weight=weight)
-        except DataError as error:
-            yield error.problems[0]
-        else:
-            yield as_turns(row) if encoder.template is not None else row
-
-
-def as_turns(row: Demonstration) -> Demonstration:
-    """A prompt and completion as one user turn and one answer, for a model that is served through a template."""
-    if isinstance(row, Completion):
-        messages = (Message("user", row.prompt), Message("assistant", row.completion))
-        return Conversation(row.origin, messages, row.weight)
-    return row
-
-
-def _split(parsed: list[Parsed], options: DataOptions, dataset: Dataset) -> list[tuple[Demonstration, str]]:
-    keys = [prompt_key(row) for row, _ in parsed]
-    seen: set[str] = set()
-    for key, (row, _) in zip(keys, parsed, strict=True):
-        if key in seen:
-            dataset.ledger.repeat(row.origin)
-        seen.add(key)
-    if isinstance(options.heldout, HeldoutFile):
-        named = {key for key, (_, heldout) in zip(keys, parsed, strict=True) if heldout}
-        kept: list[tuple[Demonstration, str]] = []
-        for key, (row, heldout) in zip(keys, parsed, strict=True):
-            if heldout or key not in named:
-                kept.append((row, "heldout" if heldout else "train"))
-            else:
-                dataset.ledger.drop("prompt is also held out", row.origin)
-        return kept
-    share = options.heldout
-    chosen = {key for key in keys if is_heldout(key, share)}
-    if share > 0 and not chosen and len(set(keys)) > 1:
-        chosen = {min(keys, key=position)}
-    return [(row, "heldout" if key in chosen else "train") for key, (row, _) in zip(keys, parsed, strict=True)]
-
-
-def _settle_bad_rows(problems: list[Problem], rows: int, options: DataOptions, dataset: Dataset) -> None:
-    if not problems:
-        return
-    if options.on_bad_row == "stop":
-        shown = problems[:10]
-        more = len(problems) - len(shown)
-        note = (
-            Problem(
-                problems[-1].code,
-                f"{more:,} more rows have a problem, {len(problems):,} of {rows:,} in all",
-                where=f"the last at {problems[-1].where}",
-                fix="data.on_bad_row=quarantine sets bad rows aside, up to data.max_quarantined of all rows",
-            ),
-        )
-        raise TutelageError.of([*shown, *(note if more else ())])
-    for problem in problems:
-        dataset.ledger.drop(problem.code.partition("/")[2], _origin(problem.where))
-    dataset.quarantined = problems
-    if len(problems) > options.max_quarantined * rows:
-        raise DataError(
-            Problem(
-                "data/too-many-dropped",
-                f"{len(problems):,} of {rows:,} rows are bad, more than data.max_quarantined allows",
-                where=", ".join(p.where for p in problems[:5]),
-                found=f"{len(problems) / rows:.1%}; the limit is {options.max_quarantined:.1%}",
-                fix="mend the rows, or raise data.max_quarantined",
-            ),
-            *problems[:5],
-        )
-
-
-def _origin(where: str) -> Origin:
-    file, _, line = where.rpartition(":")
-    return Origin(file, int(line)) if line.isdigit() else Origin(where, 0)
-
-
-def _over_long_error(over_long: list[OverLong], dataset: Dataset, limit: int) -> DataError:
-    lengths = [len(example) for row in dataset.rows for example in row.examples]
-    lengths += [row.length for row in over_long]
-    quantiles = ", ".join(f"{q} % up to {int(np.percentile(lengths, q)):,}" for q in (50, 90, 99))
-    places = ", ".join(str(row.origin) for row in over_long[:5])
-    more = f" and {len(over_long) - 5:,} more" if len(over_long) > 5 else ""
-    return DataError(
-        Problem(
-            "data/over-long",
-            f"{len(over_long):,} of {dataset.ledger.rows:,} rows are longer than data.max_length = {limit:,} tokens",
-            where=places + more,
-            found=f"lengths in tokens: {quantiles}, the longest {max(lengths):,}",
-            why="cutting a row would cut its answer and its stop token",
-            fix=f"data.max_length={max(lengths)} keeps every row; data.over_long=drop drops and counts them; "
-            "data.over_long=trim-context leaves early turns out",
-        )
-    )
+def _problems(store: Store) -> list[Problem]:
+    parts = (json.loads((part / "part.json").read_text("utf-8")) for part in parts_of(store.folder))
+    return [Problem(**problem) for part in parts for problem in part["problems"]]

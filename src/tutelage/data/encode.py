@@ -13,19 +13,25 @@ prompt and its completion, id for id; otherwise they become examples of their ow
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 
-import numpy as np
-
 from tutelage.data.render import STAND_IN, Renderer, Turn
+from tutelage.data.sequences import Sequences, example
 from tutelage.data.template import ChatTemplate
 from tutelage.data.tokenizer import Tokenizer
+from tutelage.data.trim import Trimmer, trim_completion
 from tutelage.errors import ModelError, Problem, TutelageError
 from tutelage.types import Completion, Conversation, Demonstration, Document, Example, Message, Origin
+
+EARLY_NOTICE = "early turns left out of the context"
+CUT_NOTICE = "the middle of a message of the prompt left out"
+SPLIT_NOTICE = "turns split: the template does not keep earlier turns as they were"
+_MOST_BEYOND_LIMITS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +45,20 @@ class OverLong:
 class Encoder:
     """Renders and encodes; the same object serves training, evaluation and chat."""
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, *, thinking_weight: float = 1.0) -> None:
+        """Take what renders and encodes; `thinking_weight` multiplies the weight of what an answer thinks."""
         self.tokenizer = tokenizer
         self.template = template
         self.notices: Counter[str] = Counter()
         """What happened to rows that stayed, by kind, for the ledger."""
         self.stop_ids: Counter[int] = Counter()
         """The token that ended each trained answer."""
+        self._sequences = Sequences(tokenizer, thinking_weight)
+        self._beyond_limits = 0
+        self._dated = None
+        if template is not None and (template.uses_clock or template.uses_chance):
+            what = f"the date; these hold {date.today()}" if template.uses_clock else "what it draws at random"
+            self._dated = f"the chat template writes {what}, as it does where the model is served"
 
     @cached_property
     def _renderer(self) -> Renderer:
@@ -68,58 +81,94 @@ class Encoder:
     ) -> Iterator[list[Example] | OverLong | Problem]:
         """For each demonstration its examples; or that it is over-long; or what is wrong with it.
 
-        With `trim`, early turns leave the context until an over-long conversation fits; each answer is still
-        trained once, whole.
+        With `trim`, early turns leave the context until an over-long conversation fits, then the middle of a
+        message of the prompt; each answer is still trained once, whole.
 
         Raises:
-            ModelError: template/missing, template/no-stop-token, where the model's template serves for no row.
+            ModelError: template/missing, template/no-stop-token, template/limit, where the model's template serves
+                for no row.
         """
-        pending: list[Demonstration] = []
+        waiting: tuple[list[Demonstration], list[list[Turn] | Problem], Future[None]] | None = None
+        with ThreadPoolExecutor(1) as encoding:
+            for rows in self._batches(demonstrations, batch):
+                turns = self._render_batch(rows)
+                every = [turn for row in turns if isinstance(row, list) for turn in row]
+                if len(rows) < batch and waiting is None:
+                    self._encode_turns(every)
+                    yield from self._finish(rows, turns, max_length, trim)
+                    return
+                # The tokenizer lets other threads run, so the next rows are rendered while these are encoded.
+                encoded = encoding.submit(self._encode_turns, every)
+                if waiting is not None:
+                    waiting[2].result()
+                    yield from self._finish(waiting[0], waiting[1], max_length, trim)
+                waiting = rows, turns, encoded
+            if waiting is not None:
+                waiting[2].result()
+                yield from self._finish(waiting[0], waiting[1], max_length, trim)
+
+    def _batches(self, demonstrations: Iterable[Demonstration], size: int) -> Iterator[list[Demonstration]]:
+        batch: list[Demonstration] = []
         for demonstration in demonstrations:
             if isinstance(demonstration, Conversation):
                 self._check_template(demonstration.origin)
-            pending.append(demonstration)
-            if len(pending) == batch:
-                yield from self._encode_batch(pending, max_length, trim)
-                pending = []
-        yield from self._encode_batch(pending, max_length, trim)
+            batch.append(demonstration)
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
 
-    def _encode_batch(
-        self, batch: Sequence[Demonstration], max_length: int, trim: bool
-    ) -> Iterator[list[Example] | OverLong | Problem]:
+    def _render_batch(self, batch: Sequence[Demonstration]) -> list[list[Turn] | Problem]:
         turns: list[list[Turn] | Problem] = []
         for demonstration in batch:
             try:
                 turns.append(self._renderer.turns(demonstration) if isinstance(demonstration, Conversation) else [])
             except TutelageError as error:
+                self._stop_if_hostile(error)
                 turns.append(error.problems[0])
-        self._encode_turns([turn for row in turns if isinstance(row, list) for turn in row])
+        return turns
+
+    def _stop_if_hostile(self, error: TutelageError) -> None:
+        """A template that goes past its limits again and again would do so for hours."""
+        self._beyond_limits += error.code == "template/limit"
+        if self._beyond_limits == _MOST_BEYOND_LIMITS:
+            raise error
+
+    def _finish(
+        self, batch: Sequence[Demonstration], turns: Sequence[list[Turn] | Problem], max_length: int, trim: bool
+    ) -> Iterator[list[Example] | OverLong | Problem]:
         for demonstration, row in zip(batch, turns, strict=True):
             if isinstance(row, Problem):
                 yield row
                 continue
             try:
-                yield self._assemble(demonstration, row, max_length, trim)
+                result = self._assemble(demonstration, row, max_length, trim)
             except TutelageError as error:
-                yield error.problems[0]
+                self._stop_if_hostile(error)
+                result = error.problems[0]
+            yield result
 
     def _assemble(
         self, demonstration: Demonstration, turns: list[Turn], max_length: int, trim: bool
     ) -> list[Example] | OverLong | Problem:
+        notices = Counter[str]()
         if isinstance(demonstration, Conversation):
-            examples = self._sequences(demonstration, turns)
-            notices = ["turns split: the template does not keep earlier turns as they were"] * (len(examples) - 1)
-            if trim and turns and max(map(len, examples)) > max_length:
-                examples = self._windows(demonstration, [turn.last for turn in turns], max_length)
-                notices = ["early turns left out of the context"]
+            examples = self._conversation(demonstration, turns, max_length, trim, notices)
         elif isinstance(demonstration, Completion):
-            examples, notices = [self._completion(demonstration)], []
+            examples = [self._completion(demonstration)]
+            if trim and len(examples[0]) > max_length:
+                shorter = trim_completion(demonstration, lambda row: len(self._completion(row)), max_length)
+                if shorter is not None:
+                    examples = [self._completion(shorter)]
+                    notices[CUT_NOTICE] += 1
         else:
-            examples, notices = [self._document(demonstration)], []
+            examples = [self._document(demonstration)]
         longest = max(map(len, examples))
         if longest > max_length:
             return OverLong(demonstration.origin, longest)
-        if not any(example.supervised for example in examples):
+        trained = [example for example in examples if example.weights.any()]
+        if not trained:
             return Problem(
                 "data/nothing-trained",
                 "a row has no token with a positive weight",
@@ -127,10 +176,37 @@ class Encoder:
                 found=f"{sum(map(len, examples))} tokens, all with weight 0",
                 fix="remove the row or give an answer a positive weight",
             )
-        self.notices.update([*notices, *(turn.notice for turn in turns if turn.notice)])
-        for example in examples:
-            self._count_stops(example)
-        return [example for example in examples if example.supervised]
+        self.notices.update(notices)
+        if isinstance(demonstration, Conversation):
+            self.stop_ids.update(turn.completion_ids[-1] for turn in turns if turn.weight > 0)
+        else:
+            self.stop_ids[int(trained[0].input_ids[-1])] += 1
+        return trained
+
+    def _conversation(
+        self, row: Conversation, turns: list[Turn], max_length: int, trim: bool, notices: Counter[str]
+    ) -> list[Example]:
+        stop_id = self.template_stop_id
+        examples = self._sequences.joined(turns, row.origin, stop_id)
+        if trim and turns and max(map(len, examples)) > max_length:
+            trimmed = Trimmer(self._encoded, max_length).trim(row, [turn.last for turn in turns])
+            examples = trimmed.examples
+            notices.update([EARLY_NOTICE] * trimmed.early + [CUT_NOTICE] * trimmed.cut)
+        elif len(examples) > 1:
+            notices[SPLIT_NOTICE] += len(examples) - 1
+        for turn in turns:
+            if turn.notice:
+                notices[turn.notice] += 1
+        for marker in self._renderer.markers_in(row):
+            notices[f"a message holds {marker!r}, with which the template marks a turn as plain text"] += 1
+        if self._dated is not None:
+            notices[self._dated] += 1
+        return examples
+
+    def _encoded(self, conversation: Conversation) -> list[Example]:
+        turns = self._renderer.turns(conversation)
+        self._encode_turns(turns)
+        return self._sequences.joined(turns, conversation.origin, self.template_stop_id)
 
     @cached_property
     def template_stop_id(self) -> int:
@@ -178,93 +254,25 @@ class Encoder:
             return
         prompts = [turn.prompt for turn in turns]
         completions = [turn.completion for turn in turns]
-        prompt_ids = self.tokenizer.encode_rendered(prompts)
-        completion_ids = self.tokenizer.encode_after(prompts, prompt_ids, completions)
+        if self.tokenizer.adds_leading_space:
+            prompt_ids = self.tokenizer.encode_rendered(prompts)
+            completion_ids = self.tokenizer.encode_after(prompts, prompt_ids, completions)
+        else:  # One call keeps all cores at work.
+            every = self.tokenizer.encode_rendered(prompts + completions)
+            prompt_ids, completion_ids = every[: len(turns)], every[len(turns) :]
         for turn, prompt, completion in zip(turns, prompt_ids, completion_ids, strict=True):
             turn.prompt_ids, turn.completion_ids = prompt, completion
-
-    def _to_stop(self, completion: list[int], origin: Origin) -> list[int]:
-        """The completion up to its stop token: the template's own where there is one, else the last control token."""
-        control = [i for i, id in enumerate(completion) if id in self.tokenizer.control_ids]
-        usual = [i for i in control if completion[i] == self.template_stop_id]
-        end = (usual or control or [-1])[-1]
-        if end < 0 or (not usual and self.tokenizer.decode(completion[end + 1 :]).strip()):
-            raise ModelError(
-                Problem(
-                    "template/no-stop-token",
-                    "the chat template writes no stop token after this answer",
-                    where=str(origin),
-                    found=f"an answer that ends in {self.tokenizer.decode(completion[-8:])!r}",
-                    fix="name another template, as in model.template=chatml",
-                )
-            )
-        return completion[: end + 1]
-
-    def _sequences(self, conversation: Conversation, turns: Sequence[Turn]) -> list[Example]:
-        """Turns joined as long as each prompt begins with all that came before it."""
-        examples: list[Example] = []
-        ids: list[int] = []
-        weights: list[float] = []
-        for turn in turns:
-            if ids and turn.prompt_ids[: len(ids)] != ids:
-                examples.append(_example(conversation.origin, ids, weights))
-                ids, weights = [], []
-            completion = self._to_stop(turn.completion_ids, conversation.origin)
-            weights = weights + [0.0] * (len(turn.prompt_ids) - len(ids)) + [turn.weight] * len(completion)
-            ids = turn.prompt_ids + completion
-        if ids:
-            examples.append(_example(conversation.origin, ids, weights))
-        return examples or [_example(conversation.origin, [], [])]
-
-    def _windows(self, conversation: Conversation, answers: Sequence[int], max_length: int) -> list[Example]:
-        """Each answer once, whole, with as many of the turns before it as fit; a window begins with a user's turn."""
-        roles = [message.role for message in conversation.messages]
-        first = next((i for i, role in enumerate(roles) if role != "system"), 0)
-        starts = [first, *(i for i, role in enumerate(roles) if role == "user" and i > first)]
-        examples: list[Example] = []
-        start, done = first, 0
-
-        def fits(start: int, upto: int) -> bool:
-            window = self._window(conversation, start, answers[done:upto])
-            return max(map(len, window)) <= max_length
-
-        while done < len(answers):
-            # A window is shorter the later it starts, and longer the more answers it holds.
-            before = [place for place in starts if start <= place <= answers[done]]
-            chosen = bisect_left(before, True, key=lambda start: fits(start, done + 1))
-            if chosen == len(before):
-                return self._window(conversation, before[-1], answers[done : done + 1])
-            start = before[chosen]
-            upto = done + 1
-            while upto < len(answers) and fits(start, upto + 1):
-                upto += 1
-            examples.extend(self._window(conversation, start, answers[done:upto]))
-            done = upto
-        return examples
-
-    def _window(self, conversation: Conversation, start: int, answers: Sequence[int]) -> list[Example]:
-        """The named answers, with the system messages and the turns from `start` before them."""
-        messages = conversation.messages
-        head = [message for message in messages[:start] if message.role == "system"]
-        body = [
-            message if index in answers else replace(message, weight=0.0)
-            for index, message in enumerate(messages[start : answers[-1] + 1], start)
-        ]
-        part = replace(conversation, messages=(*head, *body))
-        turns = self._renderer.turns(part)
-        self._encode_turns(turns)
-        return self._sequences(part, turns)
 
     def _completion(self, row: Completion) -> Example:
         prompt, completion = (self.tokenizer.disguise(t, all_control=False) for t in (row.prompt, row.completion))
         plain = self.tokenizer.encode_rendered([prompt])
         ids = self.tokenizer.encode_after([prompt], plain, [completion])[0] + [self._eos()]
         before = self.tokenizer.opening + plain[0]
-        return _example(row.origin, before + ids, [0.0] * len(before) + [row.weight] * len(ids))
+        return example(row.origin, before + ids, [(len(before), len(before) + len(ids), row.weight)])
 
     def _document(self, row: Document) -> Example:
         ids = [*self.tokenizer.encode_text(row.text), self._eos()]
-        return _example(row.origin, ids, [0.0] + [row.weight] * (len(ids) - 1))
+        return example(row.origin, ids, [(1, len(ids), row.weight)])
 
     def _eos(self) -> int:
         if self.tokenizer.eos_id is None:
@@ -276,17 +284,3 @@ class Encoder:
                 )
             )
         return self.tokenizer.eos_id
-
-    def _count_stops(self, example: Example) -> None:
-        """Each trained span's last token is a stop token."""
-        trained = example.weights > 0
-        ends = trained & ~np.append(trained[1:], False)
-        self.stop_ids.update(int(id) for id in example.input_ids[ends])
-
-
-def _example(origin: Origin, ids: Sequence[int], weights: Sequence[float]) -> Example:
-    array = np.asarray(weights, dtype=np.float32)
-    if len(array):
-        array[0] = 0.0
-    trained = np.flatnonzero(array)
-    return Example(np.asarray(ids, dtype=np.int32), array, origin, int(trained[0]) if len(trained) else len(array))

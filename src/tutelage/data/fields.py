@@ -5,15 +5,21 @@ A field that is null counts as not given, because Parquet and the hub fill what 
 
 from __future__ import annotations
 
+import difflib
 import math
 import reprlib
 from collections.abc import Mapping
 from typing import Any
 
+from tutelage.data.jsonrows import explain, parse_json
 from tutelage.errors import DataError, Problem
 from tutelage.types import Record
 
 _TYPES = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", type(None): "null"}
+NEAR = 0.8
+"""How much alike two names are (difflib's ratio) of which one may be the other misspelt."""
+HEAVIEST = 1e6
+"""A greater weight is a slip of the pen: its row would be the only one that counts."""
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 
@@ -51,8 +57,10 @@ def kind(value: object) -> str:
 
 
 def hint(columns: Mapping[str, Any], wanted: str) -> str:
-    """Name a column that is `wanted` but for case and spaces; "" when there is none."""
-    near = next((name for name in columns if name != wanted and name.strip().lower() == wanted), None)
+    """Name a column that is `wanted` but for case and spaces, or else for a letter or two; "" when there is none."""
+    others = [name for name in columns if isinstance(name, str) and name != wanted]
+    near = next((name for name in others if name.strip().lower() == wanted.lower()), None)
+    near = near or next(iter(difflib.get_close_matches(wanted, others, n=1, cutoff=NEAR)), None)
     return "" if near is None else f"found `{near}`: did you mean `{wanted}`?"
 
 
@@ -77,10 +85,23 @@ def answer(record: Record, field: str) -> str:
     return value
 
 
+def empty_prompt(record: Record, field: str) -> DataError:
+    """Make the error for a prompt that is empty or only white space."""
+    return bad_row(record, field, "is empty, so there is nothing to answer", "only white space or nothing")
+
+
+def parsed(record: Record, field: str, value: str) -> Any:
+    """Return the value of a field that holds JSON as text."""
+    try:
+        return parse_json(value)
+    except (ValueError, RecursionError) as error:
+        raise bad_row(record, field, "is not valid JSON", f"{explain(error)}: {value[:60]!r}") from error
+
+
 def number(record: Record, field: str, value: object) -> float:
-    """Return a weight: a finite number from 0 up."""
+    """Return a weight: a number from 0 to `HEAVIEST`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise wrong_type(record, field, "a number", value)
-    if not (math.isfinite(value) and value >= 0):
-        raise bad_row(record, field, "is not a weight", str(value), "a weight is finite and 0 or more")
+    if not (math.isfinite(value) and 0 <= value <= HEAVIEST):
+        raise bad_row(record, field, "is not a weight", str(value), f"a weight is from 0 to {HEAVIEST:,.0f}")
     return float(value)

@@ -10,13 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tutelage.data.fields import answer, bad_row, empty_answer, hint, kind, number, optional_text, text, wrong_type
-from tutelage.data.turns import read_messages, read_sharegpt, read_tools
+from tutelage.data.code import expand_functions, read_code, read_function
+from tutelage.data.completions import ANSWERS, read_prompt_completion, read_split_text, read_text
+from tutelage.data.conversations import read_messages_row, read_sharegpt_row
+from tutelage.data.fields import hint, kind, number, wrong_type
+from tutelage.data.instructions import (
+    expand_instances,
+    read_alpaca,
+    read_dolly,
+    read_natural_instruction,
+    read_seed_task,
+)
+from tutelage.data.judgements import JUDGEMENTS, check_judgement, only_judged, read_rewarded
+from tutelage.data.preferences import read_chosen, read_preference
+from tutelage.data.trees import read_tree
 from tutelage.errors import DataError, Problem, RecipeError
 from tutelage.recipe import Format
-from tutelage.types import Completion, Conversation, Demonstration, Document, Message, Record
+from tutelage.types import Demonstration, Preference, Record
 
 Fields = Mapping[str, Any]
+
+LEFT_OUT = {"data/not-chosen": "not chosen", "data/no-function": "no function to cut"}
+"""Codes of rows that are as they should be and yet are not trained, and the ledger's reason for each."""
 
 
 def sample(records: Sequence[Record], size: int = 100) -> list[Record]:
@@ -43,10 +58,11 @@ def detect(records: Sequence[Record], *, source: str) -> Format:
                     str(record.origin),
                     found=", ".join(f"`{name}`" for name in record.fields),
                     why="training on them as they are would also teach the answers that were judged bad",
-                    fix="name a format, as in format: messages, if every row's answer is one to learn",
+                    fix="format: preference trains on the chosen answers only; `tutelage data convert` makes pairs; "
+                    "or name another format, as in format: messages, if every row's answer is one to learn",
                 )
             )
-        name = next((name for name, format in _FORMATS.items() if format.matches(record.fields)), None)
+        name = _match(record.fields)
         if name is not None:
             found.setdefault(name, record)
     if not found:
@@ -59,9 +75,16 @@ def detect(records: Sequence[Record], *, source: str) -> Format:
     return next(iter(found))
 
 
+def _match(fields: Fields) -> Format | None:
+    return next((name for name, format in _FORMATS.items() if format.matches(fields)), None)
+
+
 def _is_preference(fields: Fields) -> bool:
     """Two answers of which one is better, or one answer judged good or bad."""
-    return {"chosen", "rejected"} <= fields.keys() or isinstance(fields.get("label"), bool)
+    second = [fields.get(name) for name in ("rejected", "rejected_response")]
+    pair = fields.keys() >= {"chosen", "rejected"} or any(isinstance(value, str | list | Mapping) for value in second)
+    judged = any(isinstance(fields.get(name), bool) for name in ("label", "kto_tag"))
+    return pair or judged or fields.keys() >= {"generation", "reward"}
 
 
 def _unknown_format(records: Sequence[Record], source: str) -> DataError:
@@ -70,8 +93,12 @@ def _unknown_format(records: Sequence[Record], source: str) -> DataError:
         for name, value in record.fields.items():
             if columns.get(name) is None:
                 columns[name] = value
-    known = [word for format in _FORMATS.values() for word in format.columns.replace(",", "").split()]
-    hints = [found for name in dict.fromkeys(known) if name not in columns and (found := hint(columns, name))]
+    told = [format.columns.replace(",", "").split() for format in _FORMATS.values() if format.matches is not _never]
+    known = dict.fromkeys(word for words in told for word in words)
+    hints = [found for name in known if name not in columns and (found := hint(columns, name))]
+    for name, value in columns.items():
+        if name in ("messages", "conversations") and isinstance(value, str) and value.lstrip().startswith("["):
+            hints.append(f"`{name}` holds JSON as text: store the list itself, in a .jsonl or .parquet file")
     formats = [f"{name}: {format.columns} {format.meaning}" for name, format in _FORMATS.items()]
     return DataError(
         Problem(
@@ -98,7 +125,7 @@ def parse(record: Record, format: Format, *, completion_after: str | None = None
     if format != "text":
         what = f"`completion_after` is for plain text, and `{record.origin.file}` has the format `{format}`"
         raise RecipeError(Problem("recipe/conflict", what, fix="remove `completion_after` from this source"))
-    return _read_split_text(record, completion_after, total)
+    return read_split_text(record, completion_after, total)
 
 
 def _row_weight(record: Record) -> float:
@@ -111,100 +138,37 @@ def _row_weight(record: Record) -> float:
     return 1.0 if value is None or value == "" else number(record, "weight", value)
 
 
-# ---------------------------------------------------------------------------------------------- one a format
+def expand(record: Record, format: Format) -> tuple[Record, ...]:
+    """Return the records that `parse` takes: the row itself, or one for each instance or function that it holds.
+
+    Raises `DataError` when the row holds none, with a code of `LEFT_OUT` where that is nobody's mistake.
+    """
+    cut = _EXPANDED.get(format)
+    return (record,) if cut is None else cut(record)
 
 
-def _read_alpaca(record: Record, weight: float) -> Conversation:
-    return _one_answer(record, (*_system(record), *_history(record)), "input", "output", weight)
+def parse_preference(record: Record, weight: float = 1.0) -> Preference:
+    """Return the pair that a row of two answers spells; its weight is `weight` times the row's own.
+
+    Raises `DataError` with one problem when an answer is empty, the two are equal, or have no common prompt.
+    """
+    return read_preference(record, weight * _row_weight(record))
 
 
-def _read_dolly(record: Record, weight: float) -> Conversation:
-    return _one_answer(record, (), "context", "response", weight)
-
-
-def _one_answer(record: Record, before: tuple[Message, ...], extra: str, answered: str, weight: float) -> Conversation:
-    """Join the instruction and what it is about, if anything, with an empty line between."""
-    parts = text(record, "instruction"), optional_text(record, extra)
-    prompt = "\n\n".join(part for part in parts if part)
-    if not prompt.strip():
-        raise _empty_prompt(record, "instruction")
-    turns = Message("user", prompt), Message("assistant", answer(record, answered))
-    return Conversation(record.origin, (*before, *turns), weight)
-
-
-def _system(record: Record) -> tuple[Message, ...]:
-    content = optional_text(record, "system")
-    return (Message("system", content),) if content else ()
-
-
-def _history(record: Record) -> tuple[Message, ...]:
-    turns: list[Message] = []
-    pairs = record.fields.get("history") or []
-    for index, pair in enumerate(pairs if isinstance(pairs, list) else [pairs]):
-        field = f"history[{index}]"
-        if not isinstance(pair, list) or [type(item) for item in pair] != [str, str]:
-            raise wrong_type(record, field, "a pair [question, answer]", pair)
-        if not pair[1].strip():
-            raise empty_answer(record, f"{field}[1]", pair[1])
-        turns += Message("user", pair[0]), Message("assistant", pair[1])
-    return tuple(turns)
-
-
-def _read_messages(record: Record, weight: float) -> Conversation:
-    return _conversation(record, "messages", (), read_messages(record, "messages"), weight)
-
-
-def _read_sharegpt(record: Record, weight: float) -> Conversation:
-    field = "conversations" if record.fields.get("conversation") is None else "conversation"
-    return _conversation(record, field, _system(record), read_sharegpt(record, field), weight)
-
-
-def _conversation(
-    record: Record, field: str, before: tuple[Message, ...], turns: tuple[Message, ...], weight: float
-) -> Conversation:
-    """Check that there is an answer in `turns`, and that what comes before the first is not all empty."""
-    answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
-    if not answers:
-        roles = ", ".join(turn.role for turn in turns) or "no turns"
-        raise bad_row(record, field, "has no assistant turn", roles, "add the answer, or remove the row")
-    prompt = (*before, *turns[: answers[0]])
-    if prompt and not any(turn.content.strip() or turn.tool_calls for turn in prompt):
-        raise _empty_prompt(record, field)
-    return Conversation(record.origin, (*before, *turns), weight, read_tools(record))
-
-
-def _read_prompt_completion(record: Record, weight: float) -> Completion | Conversation:
-    prompt = record.fields.get("prompt")
-    answered = "response" if record.fields.get("completion") is None and "response" in record.fields else "completion"
-    if isinstance(prompt, list) and isinstance(record.fields.get(answered), list):
-        before = read_messages(record, "prompt", context=True)
-        if not before:
-            raise _empty_prompt(record, "prompt")
-        return _conversation(record, answered, before, read_messages(record, answered), weight)
-    if not text(record, "prompt").strip():
-        raise _empty_prompt(record, "prompt")
-    return Completion(record.origin, text(record, "prompt"), answer(record, answered), weight)
-
-
-def _read_text(record: Record, weight: float) -> Document:
-    return Document(record.origin, answer(record, "text"), weight)
-
-
-def _read_split_text(record: Record, marker: str, weight: float) -> Completion:
-    whole = text(record, "text")
-    head, found, completion = whole.rpartition(marker)
-    if not found:
-        fix = "correct `completion_after`, or the row"
-        raise bad_row(record, "text", f"does not hold `completion_after`, {marker!r}", repr(whole[:60]), fix)
-    if not completion.strip():
-        raise empty_answer(record, "text", completion)
-    if not (head + found).strip():
-        raise _empty_prompt(record, "text")
-    return Completion(record.origin, head + found, completion, weight)
-
-
-def _empty_prompt(record: Record, field: str) -> DataError:
-    return bad_row(record, field, "is empty, so there is nothing to answer", "only white space or nothing")
+def _read_judged(record: Record, weight: float) -> Demonstration:
+    """Read the better of two answers, or an answer that was judged good."""
+    fields = record.fields
+    if fields.get("chosen") is not None or fields.get("rejected") is not None:
+        return read_chosen(record, weight)
+    if fields.keys().isdisjoint(JUDGEMENTS):
+        raise wrong_type(record, "chosen", "an answer", None)
+    check_judgement(record)
+    if "generation" in fields:
+        return read_rewarded(record, weight)
+    name = _match(fields)
+    if name is None:
+        raise _unknown_format([record], str(record.origin))
+    return only_judged(_FORMATS[name].read(record, weight))
 
 
 # ------------------------------------------------------------------------------------------------- the table
@@ -214,6 +178,11 @@ def _hold(fields: Fields, column: str, key: str) -> bool:
     """Tell whether a column is a list of objects that all have `key`."""
     turns = fields.get(column)
     return isinstance(turns, list) and bool(turns) and all(isinstance(t, Mapping) and key in t for t in turns)
+
+
+def _never(fields: Fields) -> bool:
+    """Match nothing: the format must be named, since its columns do not tell it."""
+    return False
 
 
 class _Format(NamedTuple):
@@ -228,36 +197,63 @@ _FORMATS: dict[Format, _Format] = {
         "messages",
         "as a list of {role, content} (optional: tools)",
         lambda fields: _hold(fields, "messages", "role"),
-        _read_messages,
+        read_messages_row,
     ),
     "sharegpt": _Format(
         "conversations",
         "as a list of {from, value} (optional: system, tools)",
         lambda fields: _hold(fields, "conversations", "from") or _hold(fields, "conversation", "from"),
-        _read_sharegpt,
+        read_sharegpt_row,
+    ),
+    "oasst": _Format(
+        "prompt",
+        "as a tree of {text, role, replies}",
+        lambda fields: isinstance(fields.get("prompt"), Mapping) and "replies" in fields["prompt"],
+        read_tree,
+    ),
+    "natural-instructions": _Format(
+        "Definition, input, output",
+        "(a `join` may bring the Definition) or a task file with Instances",
+        lambda fields: "Definition" in fields and ("Instances" in fields or "output" in fields),
+        read_natural_instruction,
     ),
     "alpaca": _Format(
         "instruction, output",
         "(optional: input, system, history)",
         lambda fields: fields.keys() >= {"instruction", "output"},
-        _read_alpaca,
+        read_alpaca,
     ),
     "dolly": _Format(
         "instruction, response",
         "(optional: context)",
         lambda fields: fields.keys() >= {"instruction", "response"},
-        _read_dolly,
+        read_dolly,
+    ),
+    "self-instruct": _Format(
+        "instruction, instances",
+        "as a list of {input, output}",
+        lambda fields: "instruction" in fields and isinstance(fields.get("instances"), list),
+        read_seed_task,
     ),
     "prompt-completion": _Format(
         "prompt, completion",
-        "(or response), both text or both lists of {role, content}",
-        lambda fields: "prompt" in fields and not fields.keys().isdisjoint({"completion", "response"}),
-        _read_prompt_completion,
+        "(or response, or demonstration), both text or both lists of {role, content}",
+        lambda fields: "prompt" in fields and not fields.keys().isdisjoint(ANSWERS),
+        read_prompt_completion,
     ),
     "text": _Format(
         "text",
         "(trained whole, or cut at `completion_after`)",
         lambda fields: isinstance(fields.get("text"), str),
-        _read_text,
+        read_text,
     ),
+    "preference": _Format("chosen, rejected", "(only if named: trains the chosen answers)", _never, _read_judged),
+    "code": _Format("content", "(only if named: source code, trained whole)", _never, read_code),
+    "code-functions": _Format("content", "(only if named: Python, cut into functions)", _never, read_function),
+}
+
+_EXPANDED: dict[Format, Callable[[Record], tuple[Record, ...]]] = {
+    "natural-instructions": lambda record: expand_instances(record, "Instances"),
+    "self-instruct": lambda record: expand_instances(record, "instances"),
+    "code-functions": expand_functions,
 }

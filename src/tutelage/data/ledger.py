@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from tutelage.errors import DataError, Problem
@@ -11,6 +11,10 @@ from tutelage.types import Origin
 
 LISTED = 1000
 """How many origins of each reason are written down; all of them are counted."""
+
+
+SHOWN = 20
+"""How many findings of each rule are written down with what was found."""
 
 
 @dataclass(slots=True)
@@ -25,16 +29,24 @@ class Ledger:
     examples: Counter[str] = field(default_factory=Counter)
     """Examples by split; a row whose turns do not share a sequence makes several."""
     duplicates: int = 0
-    """Rows whose prompt was read before; they are kept, on the side of the first."""
+    """Rows whose prompt was read before; unless dropped they are on the side of the first."""
+    conflicts: int = 0
+    """Prompts that have more than one answer."""
     notices: Counter[str] = field(default_factory=Counter)
+    cleaned: dict[str, Counter[str]] = field(default_factory=dict)
+    """By rule: how many rows it kept, repaired and dropped."""
+    found: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """By rule, or by evaluation set: some of what was found, with its origin."""
+    contaminated: Counter[str] = field(default_factory=Counter)
+    """By evaluation set: rows dropped because they hold one of its questions."""
 
-    def keep(self, split: str, examples: int) -> None:
-        """Count a row that stayed."""
-        self.rows += 1
+    def keep(self, split: str, rows: int, examples: int) -> None:
+        """Count rows that stayed."""
+        self.rows += rows
         if split == "train":
-            self.trained += 1
+            self.trained += rows
         else:
-            self.heldout += 1
+            self.heldout += rows
         self.examples[split] += examples
 
     def drop(self, reason: str, origin: Origin) -> None:
@@ -44,9 +56,24 @@ class Ledger:
         self._list(reason, origin)
 
     def repeat(self, origin: Origin) -> None:
-        """Note a row whose prompt was read before; it is kept, on the side of the first."""
+        """Note a row whose prompt was read before."""
         self.duplicates += 1
         self._list("duplicate prompt", origin)
+
+    def clean(self, rule: str, action: str, origin: Origin, field: str, excerpt: str) -> None:
+        """Note what a rule found in a row."""
+        self.cleaned.setdefault(rule, Counter())[action] += 1
+        self._show(rule, origin, field=field, excerpt=excerpt, action=action)
+
+    def contaminate(self, name: str, origin: Origin, question: Origin, kind: str, excerpt: str) -> None:
+        """Note a row that holds a question of an evaluation set."""
+        self.contaminated[name] += 1
+        self._show(name, origin, question=str(question), kind=kind, excerpt=excerpt)
+
+    def _show(self, key: str, origin: Origin, **facts: str) -> None:
+        shown = self.found.setdefault(key, [])
+        if len(shown) < SHOWN:
+            shown.append({"file": origin.file, "line": origin.line, **facts})
 
     def _list(self, reason: str, origin: Origin) -> None:
         listed = self.origins.setdefault(reason, [])
@@ -84,9 +111,29 @@ class Ledger:
             "dropped": dict(sorted(self.dropped.items())),
             "examples": {"train": self.examples["train"], "heldout": self.examples["heldout"]},
             "duplicates": self.duplicates,
+            "conflicts": self.conflicts,
+            "cleaned": {rule: dict(sorted(counts.items())) for rule, counts in sorted(self.cleaned.items())},
+            "contaminated": dict(sorted(self.contaminated.items())),
+            "found": dict(sorted(self.found.items())),
             "notices": [f"{count:,} x {notice}" for notice, count in sorted(self.notices.items())],
             "origins": {
                 reason: [{"file": o.file, "line": o.line} for o in origins]
                 for reason, origins in sorted(self.origins.items())
             },
         }
+
+    def state(self) -> dict[str, Any]:
+        """What `restored` makes an equal ledger from, as JSON."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        origins = {reason: [asdict(origin) for origin in places] for reason, places in self.origins.items()}
+        return {**values, "origins": origins}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> Ledger:
+        """The ledger whose state this was."""
+        ledger = cls(**state)
+        for name in ("dropped", "examples", "notices", "contaminated"):
+            setattr(ledger, name, Counter(getattr(ledger, name)))
+        ledger.cleaned = {rule: Counter(counts) for rule, counts in state["cleaned"].items()}
+        ledger.origins = {reason: [Origin(**o) for o in origins] for reason, origins in state["origins"].items()}
+        return ledger

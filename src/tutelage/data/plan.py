@@ -8,8 +8,10 @@ is cut into micro-batches is scheduling: best fit under a token budget.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 
 class Permutation:
@@ -19,11 +21,15 @@ class Permutation:
     inside (Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains").
     """
 
-    def __init__(self, size: int, *, seed: int, epoch: int) -> None:
+    def __init__(self, size: int, *, seed: int, epoch: int, purpose: str = "") -> None:
         self.size = size
         self._half = max(1, ((size - 1).bit_length() + 1) // 2)
         self._mask = (1 << self._half) - 1
-        self._keys = [f"{seed}/{epoch}/{round}".encode() for round in range(4)]
+        named = f"{purpose}/" if purpose else ""
+        self._keys = [f"{named}{seed}/{epoch}/{round}".encode() for round in range(4)]
+
+    def __len__(self) -> int:
+        return self.size
 
     def __getitem__(self, position: int) -> int:
         """Which thing stands at this position."""
@@ -54,22 +60,34 @@ class GlobalBatch:
     examples: tuple[int, ...]
 
 
-def global_batches(
-    count: int, *, size: int, seed: int, epochs: int | None = None, steps: int | None = None
-) -> Iterator[GlobalBatch]:
-    """The optimizer steps of a run over `count` examples: `epochs` passes, or as many as `steps` need.
+class Order(Protocol):
+    """The examples of one epoch, by position."""
 
-    The tail of an epoch is a smaller step of its own: each pass uses each example exactly once.
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, position: int) -> int:
+        """Which one stands here."""
+        ...
+
+
+def global_batches(
+    order: Callable[[int], Order], *, size: int, epochs: int | None = None, steps: int | None = None
+) -> Iterator[GlobalBatch]:
+    """The optimizer steps of a run: `epochs` passes in their orders, or as many as `steps` need.
+
+    The tail of an epoch is a smaller step of its own.
     """
     step = epoch = 0
     while epochs is None or epoch < epochs:
-        order = Permutation(count, seed=seed, epoch=epoch)
-        for start in range(0, count, size):
+        now = order(epoch)
+        for start in range(0, len(now), size):
             if steps is not None and step >= steps:
                 return
             step += 1
-            end = min(start + size, count)
-            yield GlobalBatch(step, epoch, tuple(order[position] for position in range(start, end)))
+            end = min(start + size, len(now))
+            yield GlobalBatch(step, epoch, tuple(now[position] for position in range(start, end)))
         epoch += 1
 
 
@@ -86,16 +104,16 @@ def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
     Best-fit decreasing. A length over the budget is a group of its own.
     """
-    room: list[int] = []
+    rooms: list[tuple[int, int]] = []  # (room left, group), sorted
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         length = lengths[index]
-        fitting = [g for g, left in enumerate(room) if left >= length]
-        if fitting:
-            best = min(fitting, key=lambda g: (room[g], g))
-            groups[best].append(index)
-            room[best] -= length
+        best = bisect_left(rooms, (length, -1))
+        if best < len(rooms):
+            room, group = rooms.pop(best)
+            groups[group].append(index)
         else:
+            room, group = budget, len(groups)
             groups.append([index])
-            room.append(budget - length)
+        insort(rooms, (room - length, group))
     return [sorted(group) for group in groups]

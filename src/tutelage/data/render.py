@@ -7,10 +7,12 @@ will have sent it, and the answer follows as it stands in the data.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
+from tutelage.data.skeleton import Skeleton, skeleton, stand_ins, traceable
 from tutelage.data.template import ChatTemplate, as_mapping, shown
 from tutelage.data.tokenizer import Tokenizer
 from tutelage.errors import ModelError, Problem
@@ -19,6 +21,13 @@ from tutelage.types import Conversation, Message
 STAND_IN = "\U0010fff0"
 """Stands for an answer while the template is asked what it writes after one."""
 _OPEN, _CLOSE = "<think>", "</think>"
+
+
+_MARK = re.compile(r"[^\W_]\s*[^\w\s]|[^\w\s]\s*[^\W_]")
+"""A letter beside punctuation: `USER:`, `### Response:`, `[INST]`; not `user`."""
+_SHORTEST = 4
+_LONGEST, _MOST_SHAPES = 16, 256
+"""Messages of a conversation that is rendered by a skeleton, and how many skeletons are kept."""
 
 
 @dataclass(slots=True)
@@ -32,6 +41,8 @@ class Turn:
     """Index of the answer among the messages."""
     notice: str = ""
     """What was done to the answer that the user should hear of."""
+    thinking: str | None = None
+    """What the answer thinks, where it says so in a field of its own."""
     prompt_ids: list[int] = field(default_factory=list)
     completion_ids: list[int] = field(default_factory=list)
 
@@ -41,7 +52,11 @@ class Renderer:
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
         self.template = template
+        self._tokenizer = tokenizer
         self._disguise = tokenizer.disguise
+        self._skeletons: dict[tuple[tuple[str, bool], ...], Skeleton | None] = {}
+        # What differs from one rendering to the next of the same messages has no skeleton.
+        self._steady = not (template.uses_clock or template.uses_chance) and traceable(template.tree)
 
     def turns(self, conversation: Conversation) -> list[Turn]:
         """Each answer that is trained.
@@ -49,12 +64,62 @@ class Renderer:
         Raises:
             ModelError: template/broken, when the template refuses the conversation or leaves out part of an answer.
         """
+        turns = self._filled(conversation) if self._steady else None
+        return self._rendered(conversation) if turns is None else turns
+
+    def _filled(self, conversation: Conversation) -> list[Turn] | None:
+        """The turns by the skeleton of conversations of this shape; None where there is none."""
+        messages = conversation.messages
+        if conversation.tools or len(messages) > _LONGEST or not all(map(_is_plain, messages)):
+            return None
+        shape = tuple([(message.role, message.trained > 0) for message in messages])
+        if shape not in self._skeletons:
+            if len(self._skeletons) >= _MOST_SHAPES:
+                return None
+            self._skeletons[shape] = self._skeleton(conversation)
+        made = self._skeletons[shape]
+        if made is None:
+            return None
+        disguise = self._disguise
+        contents = [disguise(m.content, all_control=m.role in ("user", "tool")) for m in messages]
+        if not made.conditions.met(contents):
+            return None
+        turns = [
+            Turn(prompt.filled(contents), rest.filled(contents), messages[index].trained * conversation.weight, index)
+            for index, prompt, rest in made.turns
+        ]
+        if made.due and turns != self._rendered(conversation):
+            self._skeletons[shape] = None
+            return None
+        return turns
+
+    def _skeleton(self, conversation: Conversation) -> Skeleton | None:
+        contents, seen = stand_ins(len(conversation.messages))
+        mappings = [
+            {"role": message.role, "content": content}
+            for message, content in zip(conversation.messages, contents, strict=True)
+        ]
+
+        def render(end: int, generation_prompt: bool) -> str:
+            return self.template.render(mappings[:end], generation_prompt=generation_prompt)
+
+        trained = [i for i, m in enumerate(conversation.messages) if m.role == "assistant" and m.trained > 0]
+        try:
+            made = skeleton(trained, seen, render)
+        except ModelError:
+            return None  # The rows themselves say what is wrong.
+        if made is not None:
+            made.conditions.absent.add(_CLOSE)
+        return made
+
+    def _rendered(self, conversation: Conversation) -> list[Turn]:
         turns = []
         for index, message in enumerate(conversation.messages):
             if message.role == "assistant" and message.trained > 0:
                 prompt = self.render(conversation, index, generation_prompt=True)
                 completion, notice = self._after(prompt, conversation, index)
-                turns.append(Turn(prompt, completion, message.trained * conversation.weight, index, notice))
+                weight = message.trained * conversation.weight
+                turns.append(Turn(prompt, completion, weight, index, notice, message.thinking))
         return turns
 
     def render(self, conversation: Conversation, end: int, *, generation_prompt: bool) -> str:
@@ -91,6 +156,25 @@ class Renderer:
             raise self._left_out("a tool call", conversation)
         return completion, notice
 
+    def markers_in(self, conversation: Conversation) -> list[str]:
+        """The template's role markers that are plain text, and that a message of the prompt holds as well."""
+        if not self._markers:
+            return []
+        texts = [message.content for message in conversation.messages if message.role != "assistant"]
+        return [marker for marker in self._markers if any(marker in text for text in texts)]
+
+    @cached_property
+    def _markers(self) -> tuple[str, ...]:
+        """What stands next to contents, is not a control token, and is more than a word that anybody writes."""
+        roles = ("user", "assistant", "user", "assistant", "user")
+        probe = [{"role": role, "content": STAND_IN} for role in roles]
+        try:
+            pieces = self.template.render(probe, generation_prompt=True).split(STAND_IN)
+        except ModelError:
+            return ()
+        beside = {side for piece in pieces for side in self._tokenizer.sides(piece)}
+        return tuple(sorted(side for side in beside if len(side) >= _SHORTEST and _MARK.search(side)))
+
     @property
     def _thinks(self) -> bool:
         """Whether the template knows of thinking."""
@@ -112,6 +196,11 @@ class Renderer:
         """What the template writes after an answer that is the last message."""
         probe = [{"role": "user", "content": "?"}, {"role": "assistant", "content": STAND_IN}]
         return self.template.render(probe, generation_prompt=False).rpartition(STAND_IN)[2]
+
+
+def _is_plain(message: Message) -> bool:
+    """Whether a message is its role and its content, and nothing else that a template could write."""
+    return message.thinking is None and not message.tool_calls and message.name is message.tool_call_id is None
 
 
 def _thought(answer: Message) -> str:

@@ -42,7 +42,7 @@ class PreviewRow:
 def preview_rows(dataset: Dataset, tokenizer: Tokenizer, limit: int | None) -> Iterator[PreviewRow]:
     """The examples one by one, in the order of the files."""
     shown = 0
-    for row in dataset.rows:
+    for row in dataset.rows():
         for example in row.examples:
             if limit is not None and shown >= limit:
                 return

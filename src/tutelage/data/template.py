@@ -7,33 +7,22 @@ what is rendered here is what a server renders.
 
 from __future__ import annotations
 
-import datetime
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import nodes
 
+from tutelage.data.limits import LimitError
+from tutelage.data.sandbox import MAX_SOURCE, Environment
 from tutelage.errors import ModelError, Problem
 from tutelage.types import Message
 
 NAMED = ("alpaca", "chatml")
-
-
-class _Generation(Extension):
-    """`{% generation %}` blocks print what they hold; the spans they mark are not needed."""
-
-    tags = {"generation"}  # noqa: RUF012
-
-    def parse(self, parser: Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 class ChatTemplate:
@@ -43,17 +32,16 @@ class ChatTemplate:
         """Compile the template; `name` is what the user is told it is.
 
         Raises:
-            ModelError: template/broken, when it is not a valid template.
+            ModelError: template/broken, when it is not a valid template; template/limit, when it is no honest one.
         """
         self.source = source
         self.name = name
         self._special_tokens = dict(special_tokens)
+        self._environment = Environment()
         try:
-            self._template = _environment().from_string(source)
+            self._template = self._environment.compiled(source)
         except jinja2.TemplateError as error:
-            raise ModelError(
-                Problem("template/broken", "the chat template is not valid", where=name, found=str(error))
-            ) from error
+            raise _invalid(name, error) from error
 
     @classmethod
     def named(cls, name: str, special_tokens: Mapping[str, str]) -> ChatTemplate:
@@ -75,12 +63,33 @@ class ChatTemplate:
                     fix=f"one of {', '.join(NAMED)}, none, or the path of a .jinja file",
                 )
             )
-        return cls(path.read_text("utf-8"), special_tokens, name=path.name)
+        return cls(_read(path), special_tokens, name=path.name)
 
     @property
     def sha256(self) -> str:
         """Identity of the template's text."""
         return hashlib.sha256(self.source.encode()).hexdigest()
+
+    @cached_property
+    def uses_clock(self) -> bool:
+        """Whether it can write the date or the time, so that the same rows give other tokens on another day."""
+        return "strftime_now" in self._names
+
+    @cached_property
+    def uses_chance(self) -> bool:
+        """Whether it draws at random, so that no rendering need equal the next."""
+        return not self._names.isdisjoint(("random", "lipsum"))
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        """The variables, functions and filters that it names."""
+        variables = (node.name for node in self.tree.find_all(nodes.Name))
+        return frozenset(variables) | {node.name for node in self.tree.find_all(nodes.Filter)}
+
+    @cached_property
+    def tree(self) -> nodes.Template:
+        """The template as Jinja reads it."""
+        return self._environment.parse(self.source)
 
     def render(
         self,
@@ -93,27 +102,60 @@ class ChatTemplate:
         """The text of a conversation, with the opening of the next answer when `generation_prompt` is set.
 
         Raises:
-            ModelError: template/broken, when the template refuses the messages or fails.
+            ModelError: template/broken, when the template refuses the messages or fails; template/limit, when it
+                asks for more time or memory than any honest one.
         """
+        given = {
+            "messages": list(messages),
+            "tools": list(tools) or None,
+            "documents": None,
+            "add_generation_prompt": generation_prompt,
+            **self._special_tokens,
+        }
         try:
-            return self._template.render(
-                messages=list(messages),
-                tools=list(tools) or None,
-                documents=None,
-                add_generation_prompt=generation_prompt,
-                **self._special_tokens,
-            )
+            return self._environment.rendered(self._template, given)
+        except LimitError as error:
+            raise ModelError(
+                Problem(
+                    "template/limit",
+                    f"the chat template ({self.name}) was stopped: {error}",
+                    where=where,
+                    found=_roles(messages),
+                    fix="read the template before you use it; name another with `model.template`",
+                )
+            ) from error
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
-            roles = " ".join(str(m["role"]) for m in messages)
             raise ModelError(
                 Problem(
                     "template/broken",
                     f"the chat template ({self.name}) refused a conversation: {error}",
                     where=where,
-                    found=f"roles: {roles or 'none, since the conversation begins with an answer'}",
+                    found=_roles(messages),
                     fix="mend the row, or choose another template with `model.template`",
                 )
             ) from error
+
+
+def _invalid(name: str, error: Exception) -> ModelError:
+    code = "template/limit" if isinstance(error, LimitError) else "template/broken"
+    line = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+    return ModelError(Problem(code, "the chat template is not valid", where=name + line, found=str(error)))
+
+
+def _roles(messages: Sequence[Mapping[str, Any]]) -> str:
+    roles = " ".join(str(m["role"]) for m in messages)
+    return f"roles: {roles or 'none, since the conversation begins with an answer'}"
+
+
+def _read(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(4 * MAX_SOURCE + 1)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if len(data) > 4 * MAX_SOURCE:
+            return "x" * len(data)  # Cut inside a character, and too long in any case.
+        raise _invalid(path.name, error) from error
 
 
 def as_mapping(message: Message, show: Callable[[str], str] = str) -> dict[str, Any]:
@@ -126,11 +168,13 @@ def as_mapping(message: Message, show: Callable[[str], str] = str) -> dict[str, 
         mapping["tool_calls"] = [_shown(call, show) for call in message.tool_calls]
     if message.name is not None:
         mapping["name"] = show(message.name)
+    if message.tool_call_id is not None:
+        mapping["tool_call_id"] = show(message.tool_call_id)
     return mapping
 
 
 def shown(value: Any, show: Callable[[str], str]) -> Any:
-    """The value with `show` applied to every string in it, keys left alone."""
+    """The value with `show` applied to every string in it, keys too: templates write them out as they do values."""
     return _shown(value, show)
 
 
@@ -138,30 +182,7 @@ def _shown(value: Any, show: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return show(value)
     if isinstance(value, Mapping):
-        return {key: _shown(item, show) for key, item in value.items()}
+        return {_shown(key, show): _shown(item, show) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_shown(item, show) for item in value]
     return value
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    def raise_exception(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    def tojson(
-        value: Any,
-        ensure_ascii: bool = False,
-        indent: int | None = None,
-        separators: tuple[str, str] | None = None,
-        sort_keys: bool = False,
-    ) -> str:
-        # Jinja's own filter escapes HTML, which no chat template wants.
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    return environment

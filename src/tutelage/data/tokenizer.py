@@ -101,6 +101,13 @@ class Tokenizer:
         head, whole, alone = self.encode_rendered([before, before + text, text])
         return whole[len(head) :] if whole[: len(head)] == head else alone
 
+    def sides(self, text: str) -> tuple[str, str]:
+        """The plain text with which a text begins, and that with which it ends, as far as one line and no control
+        token goes."""
+        plain = [text] if self._spelled is None else self._spelled.split(text)
+        first, last = plain[0].strip(), plain[-1].strip()
+        return first.partition("\n")[0].strip(), last.rpartition("\n")[2].strip()
+
     def encode_text(self, text: str) -> list[int]:
         """Ids of plain text: what the tokenizer puts in front (BOS), then the text, control tokens kept as text."""
         return [*self.opening, *self.encode_rendered([self.disguise(text, all_control=False)])[0]]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from tutelage.data.dataset import Row
+from tutelage.data.dataset import Dataset, Row
 from tutelage.data.tokenizer import Tokenizer
 from tutelage.generate.engine import Answer, generate
 from tutelage.models.forward import Forward
-from tutelage.types import Conversation, Document, Origin
+from tutelage.types import Conversation, Demonstration, Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +27,14 @@ class Question:
     reference: str
 
 
-def questions(rows: Sequence[Row], tokenizer: Tokenizer, stop_ids: Collection[int], limit: int) -> list[Question]:
+def questions(dataset: Dataset, tokenizer: Tokenizer, stop_ids: Collection[int], limit: int) -> list[Question]:
     """The first trained answer of each held-out row, up to `limit`; rows of plain text ask nothing."""
-    found = []
-    for row in rows:
-        if len(found) == limit:
-            break
-        if row.split == "heldout" and not isinstance(row.demonstration, Document):
-            found.append(_question(row, tokenizer, stop_ids))
-    return found
+    rows = list(islice(filter(dataset.asks, dataset.rows("heldout")), limit))
+    asked = zip(rows, dataset.demonstrations(rows), strict=True)
+    return [_question(row, given, tokenizer, stop_ids) for row, given in asked]
 
 
-def _question(row: Row, tokenizer: Tokenizer, stop_ids: Collection[int]) -> Question:
+def _question(row: Row, given: Demonstration, tokenizer: Tokenizer, stop_ids: Collection[int]) -> Question:
     example = row.examples[0]
     start = example.prompt_length
     after = np.flatnonzero(example.weights[start:] == 0)
@@ -46,8 +43,8 @@ def _question(row: Row, tokenizer: Tokenizer, stop_ids: Collection[int]) -> Ques
     if answer and answer[-1] in stop_ids:
         answer = answer[:-1]
     messages = []
-    if isinstance(row.demonstration, Conversation):
-        for message in row.demonstration.messages:
+    if isinstance(given, Conversation):
+        for message in given.messages:
             if message.role == "assistant" and message.trained > 0:
                 break
             messages.append({"role": message.role, "content": message.content})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,14 +9,6 @@ from pathlib import Path
 from tutelage.models.load import load_model
 from tutelage.models.location import Location
 from tutelage.models.tokenizer import load_tokenizer
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: TUTELAGE_CACHE, or the user's cache folder."""
-    named = os.environ.get("TUTELAGE_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tutelage"
 
 
 def convert_gguf(source: Path, folder: Path) -> None:

@@ -156,7 +156,8 @@ def _is_known(model_type: str | None) -> bool:
 
 def _demo() -> Location:
     """The demo model as a folder in the cache, converted once from the GGUF file of its package."""
-    from tutelage.models.gguf import cache_folder, convert_gguf
+    from tutelage.cache import cache_folder
+    from tutelage.models.gguf import convert_gguf
 
     spec = importlib.util.find_spec(_DEMO_PACKAGE)
     if spec is None or not spec.submodule_search_locations:

@@ -5,21 +5,34 @@ from __future__ import annotations
 from pydantic import Field
 
 from tutelage.recipe.base import Section
-from tutelage.recipe.data import DataOptions, Format, HeldoutFile, Source
+from tutelage.recipe.clean import CleanOptions
+from tutelage.recipe.data import DataOptions, Format, HeldoutFile, Join, Rows, Source
+from tutelage.recipe.decontaminate import DecontaminateOptions
+from tutelage.recipe.duplicates import DuplicateOptions
 from tutelage.recipe.evaluate import EvaluateOptions
+from tutelage.recipe.mixture import MixtureOptions
 from tutelage.recipe.model import Full, Lora, ModelOptions
+from tutelage.recipe.renderings import Rendering, RenderingOptions
 from tutelage.recipe.train import Schedule, TrainOptions
 
 __all__ = [
+    "CleanOptions",
     "DataOptions",
+    "DecontaminateOptions",
+    "DuplicateOptions",
     "EvaluateOptions",
     "ExportOptions",
     "Format",
     "Full",
     "HeldoutFile",
+    "Join",
     "Lora",
+    "MixtureOptions",
     "ModelOptions",
     "Recipe",
+    "Rendering",
+    "RenderingOptions",
+    "Rows",
     "Schedule",
     "Section",
     "Source",

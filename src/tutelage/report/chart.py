@@ -75,7 +75,10 @@ def draw(series: Sequence[Series], *, title: str, unit: str, width: int, height:
     steps = [x for one in series for x, _ in one.points]
     x = _steps_axis(min(steps), max(steps), LEFT, width - RIGHT)
     y = _value_axis(values, height - BOTTOM, TOP, zero=zero)
-    parts = [*_grid(x, y, unit + (", log scale" if y.log else "")), *_legend(series, LETTER * len(unit) + 24)]
+    parts = [
+        *grid(x, y, unit + (", log scale" if y.log else ""), "optimizer step"),
+        *_legend(series, LETTER * len(unit) + 24),
+    ]
     for one in series:
         parts += _line(one, x, y) if one.kind == "line" else _dots(one, x, y)
     parts += _bands(series, x, y)
@@ -141,7 +144,8 @@ def _value_axis(values: Sequence[float], start: float, end: float, *, zero: bool
     return Axis(ticks[0], ticks[-1], start, end, ticks)
 
 
-def _grid(x: Axis, y: Axis, unit: str) -> Iterator[Markup]:
+def grid(x: Axis, y: Axis, unit: str, across: str) -> Iterator[Markup]:
+    """Lines and labels of both axes; `unit` is what goes up, `across` what goes to the right."""
     yield Markup('<text class="unit" x="2" y="14">{}</text>').format(unit)
     for tick, label in zip(y.ticks, _labels(y.ticks), strict=True):
         line = '<line class="grid" x1="{0}" x2="{1}" y1="{2:.1f}" y2="{2:.1f}"/>'
@@ -153,7 +157,7 @@ def _grid(x: Axis, y: Axis, unit: str) -> Iterator[Markup]:
             '<line class="axis" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>'
             '<text x="{0:.1f}" y="{3}" text-anchor="middle">{4}</text>'
         ).format(x(tick), y.start, y.start + 4, y.start + 19, count(tick))
-    yield Markup('<text class="unit" x="{}" y="{}" text-anchor="end">optimizer step</text>').format(x.end, y.start + 37)
+    yield Markup('<text class="unit" x="{}" y="{}" text-anchor="end">{}</text>').format(x.end, y.start + 37, across)
 
 
 def _labels(ticks: Sequence[float]) -> list[str]:

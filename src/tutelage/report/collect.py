@@ -51,11 +51,11 @@ def collect(folder: Path) -> Report:
         environment=tables["environment"] or {},
         data=data,
         plan=tables["plan"] or {},
-        ledger=_ledger(data.get("ledger") or (result or {}).get("ledger")),
+        ledger=read_ledger(data.get("ledger") or (result or {}).get("ledger")),
         steps=_steps(lines["metrics"]),
         evaluations=_evaluations(lines["evaluations"]),
         samples=_samples(lines["samples"]),
-        rows=tuple(map(_row, lines["rows"])),
+        rows=tuple(map(read_row, lines["rows"])),
         result=result,
     )
 
@@ -133,7 +133,8 @@ def _value(options: Any, option: str) -> Any:
     return options
 
 
-def _ledger(table: Table | None) -> Ledger | None:
+def read_ledger(table: Table | None) -> Ledger | None:
+    """The ledger as a run folder holds it."""
     if not table:
         return None
     origins = table.get("origins") or {}
@@ -213,7 +214,8 @@ def _flag(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _row(line: Table) -> Row:
+def read_row(line: Table) -> Row:
+    """A line of `rows.jsonl`."""
     tokens = tuple((_text(text), number(weight) or 0.0) for text, weight in line.get("tokens") or ())
     return Row(_origin(line.get("origin")), _text(line.get("split")), tokens)
 

@@ -9,23 +9,21 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tutelage.errors import MachineError, Problem
 from tutelage.report import text
 from tutelage.report.chart import BANDS, Series, draw
-from tutelage.report.collect import collect, number
-from tutelage.report.contents import Answer, Report, Row, Sample, Step
+from tutelage.report.collect import collect
+from tutelage.report.contents import Answer, Report, Sample, Step
+from tutelage.report.rows import shorten
 from tutelage.report.summary import changes, figures, headline
+from tutelage.report.template import template
 
-SAMPLES, MESSAGES, ROWS, TOKENS, ORIGINS, RECIPE = 12, 40, 8, 1000, 100, 20_000
-"""How many samples, messages of one, rows, tokens of one, places of a reason, characters of the recipe are shown."""
-GAP = 240
-"""A longer run of tokens that are not trained is shortened in its middle."""
+SAMPLES, MESSAGES, ROWS, ORIGINS, RECIPE = 12, 40, 8, 100, 20_000
+"""How many samples, messages of one, rows, places of a reason, characters of the recipe are shown."""
 
 
 def write(folder: Path) -> Path:
@@ -53,23 +51,19 @@ def write(folder: Path) -> Path:
 
 def render(report: Report) -> str:
     """The page as HTML text."""
-    return (
-        _environment()
-        .get_template("report.html.jinja")
-        .render(
-            report=report,
-            headline=headline(report),
-            changes=changes(report),
-            figures=figures(report),
-            charts=charts(report),
-            without_loss=[step.step for step in report.steps if step.loss is None],
-            stretches=BANDS if len(report.steps) > 2 * BANDS else 0,
-            skipped=sum(step.skipped for step in report.steps),
-            samples=[(sample, *_prompt(sample), _compare(sample)) for sample in report.samples[:SAMPLES]],
-            rows=[(row, _shorten(row)) for row in report.rows[:ROWS]],
-            places=ORIGINS,
-            recipe_limit=RECIPE,
-        )
+    return template("report.html.jinja").render(
+        report=report,
+        headline=headline(report),
+        changes=changes(report),
+        figures=figures(report),
+        charts=charts(report),
+        without_loss=[step.step for step in report.steps if step.loss is None],
+        stretches=BANDS if len(report.steps) > 2 * BANDS else 0,
+        skipped=sum(step.skipped for step in report.steps),
+        samples=[(sample, *_prompt(sample), _compare(sample)) for sample in report.samples[:SAMPLES]],
+        rows=[(row, shorten(row)) for row in report.rows[:ROWS]],
+        places=ORIGINS,
+        recipe_limit=RECIPE,
     )
 
 
@@ -118,37 +112,6 @@ def _compare(sample: Sample) -> list[tuple[str, Answer | None, Markup, int, str]
     return columns
 
 
-def _shorten(row: Row) -> list[tuple[str, float | None]]:
-    """(visible token, weight), with (how many are left out, None) where tokens are not shown."""
-    shown: list[tuple[str, float | None]] = []
-    for run in _runs(row.tokens):
-        if run[0][1] == 0 and len(run) > GAP:
-            left = len(run) - GAP
-            shown += [*run[: GAP // 2], (f"{left:,} more tokens, not trained", None), *run[-GAP // 2 :]]
-        else:
-            shown += run
-    kept: list[tuple[str, float | None]] = []
-    length = 0
-    for token, weight in shown:
-        if len(kept) == TOKENS or length > text.TEXT_LIMIT:
-            kept.append((f"the rest of {len(row.tokens):,} tokens is not shown", None))
-            break
-        piece, more = (token, 0) if weight is None else text.cut(text.visible_token(token), 200)
-        length += len(piece)
-        kept.append((piece + "…" if more else piece, weight))
-    return kept
-
-
-def _runs(tokens: Sequence[tuple[str, float]]) -> list[list[tuple[str, float]]]:
-    """The tokens cut where trained ones begin and end."""
-    runs: list[list[tuple[str, float]]] = []
-    for token in tokens:
-        if not runs or (runs[-1][-1][1] == 0) != (token[1] == 0):
-            runs.append([])
-        runs[-1].append(token)
-    return runs
-
-
 def _replace(path: Path, content: bytes) -> None:
     beside = path.with_name(f".{path.name}-{os.getpid()}")
     try:
@@ -160,20 +123,3 @@ def _replace(path: Path, content: bytes) -> None:
     except OSError:
         beside.unlink(missing_ok=True)
         raise
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: text.visible(value) if type(value) is str else value,
-    )
-    environment.filters |= {
-        name: getattr(text, name) for name in ("brief", "count", "cut", "decimal", "setting", "signed", "size")
-    }
-    environment.filters["number"] = number
-    return environment

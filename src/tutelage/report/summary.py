@@ -6,7 +6,7 @@ All of it comes from `result.json`; a run that has none yet is summed up from it
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -42,6 +42,8 @@ class Change:
     interval: str
     drawing: Markup
     fields: tuple[tuple[str, str, str], ...] = ()
+    parts: str = "field"
+    """What `fields` are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,10 @@ def changes(report: Report) -> list[Change]:
     found = []
     if heldout := result.get("heldout"):
         examples, tokens = (text.count(number(heldout.get(key))) for key in ("examples", "tokens"))
-        loss = {"base": heldout.get("base_nll"), "tuned": heldout.get("tuned_nll")}
-        unit = "nats per token, lower is better"
-        found.append(_change("Held-out loss", unit, {**heldout, **loss}, name, f"{examples} examples, {tokens} tokens"))
+        by_rendering = {key: _loss(one) for key, one in (heldout.get("renderings") or {}).items()}
+        loss = {**heldout, **_loss(heldout), "fields": by_rendering}
+        unit, amount = "nats per token, lower is better", f"{examples} examples, {tokens} tokens"
+        found.append(replace(_change("Held-out loss", unit, loss, name, amount), parts="prompt format"))
     for task, table in (result.get("tasks") or {}).items():
         amount = f"n = {text.count(number(table.get('n')))}"
         found.append(_change(str(task), str(table.get("metric", "")), table, name, amount))
@@ -144,6 +147,10 @@ def _change(name: str, unit: str, table: Table, interval_name: str, amount: str)
         drawing=drawing,
         fields=tuple(_field(field, pair) for field, pair in (table.get("fields") or {}).items()),
     )
+
+
+def _loss(table: Table) -> dict[str, Any]:
+    return {"base": table.get("base_nll"), "tuned": table.get("tuned_nll")}
 
 
 def _field(name: str, pair: Table) -> tuple[str, str, str]:

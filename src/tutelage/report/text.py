@@ -111,6 +111,18 @@ def brief(value: float | None) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
 
 
+def percent(share: float | None) -> str:
+    """A share in per cent; one that is neither nothing nor all never reads as either."""
+    if share is None:
+        return DASH
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    if 0.999 < share < 1:
+        return "> 99.9 %"
+    digits = 1 if 0 < share < 0.1 or 0.99 < share < 1 else 0
+    return f"{100 * share:.{digits}f} %"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as people say them."""
     if seconds is None:

@@ -129,7 +129,9 @@ def test_rows_that_are_added_do_not_move_the_others(rows, encoder):
 
     def sides(path):
         data = prepare(options(path, heldout=0.2), encoder())
-        return {row.demonstration.messages[0].content: row.split for row in data.rows}
+        rows = list(data.rows())
+        given = data.demonstrations(rows)
+        return {one.messages[0].content: row.split for row, one in zip(rows, given, strict=True)}
 
     assert sides(few).items() <= sides(more).items()
     assert set(sides(few).values()) == {"train", "heldout"}

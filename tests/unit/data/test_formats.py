@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tutelage.data.formats import detect, parse, sample
-from tutelage.data.sources import read
+from tutelage.data.formats import detect, expand, parse, sample
 from tutelage.errors import DataError, Problem, RecipeError
-from tutelage.recipe import Format, Source
+from tutelage.recipe import Format
 from tutelage.types import Completion, Conversation, Document, Message, Origin, Record
 
 ORIGIN = Origin("rows.jsonl", 7)
@@ -225,13 +223,13 @@ def test_tools_column(tools: object) -> None:
     for format, fields in (("messages", {"messages": [USER, BOT]}), ("sharegpt", {"conversations": [HUMAN, GPT]})):
         row = parse(record(tools=tools, **fields), format)  # type: ignore[arg-type]
         assert isinstance(row, Conversation)
-        assert row.tools == ({"name": "add"},)
+        assert row.tools == ({"type": "function", "function": {"name": "add"}},)
         for none in (None, "", "[]", []):
             row = parse(record(tools=none, **fields), format)  # type: ignore[arg-type]
             assert isinstance(row, Conversation)
             assert row.tools == ()
         for bad in ("{", '{"name": "add"}', ["add"]):
-            assert "`tools`" in refused(format, tools=bad, **fields).what  # type: ignore[arg-type]
+            assert refused(format, tools=bad, **fields).what.startswith("`tools")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -316,7 +314,7 @@ def test_sharegpt_rows_that_are_refused() -> None:
 # ------------------------------------------------------------------------------------- completions, documents
 
 
-@pytest.mark.parametrize("answer", ["completion", "response"])
+@pytest.mark.parametrize("answer", ["completion", "response", "demonstration"])
 def test_prompt_and_completion_as_text(answer: str) -> None:
     row = parse(record(prompt="Q: ", **{answer: " A\n"}), "prompt-completion")
     assert row == Completion(ORIGIN, "Q: ", " A\n")
@@ -330,7 +328,7 @@ def test_prompt_and_completion_as_turns() -> None:
     row = parse(record(prompt=[USER, BOT, USER], completion=[BOT], tools=[{"name": "t"}]), "prompt-completion")
     assert isinstance(row, Conversation)
     assert [(m.role, m.trained) for m in row.messages] == [("user", 0), ("assistant", 0), ("user", 0), ("assistant", 1)]
-    assert row.tools == ({"name": "t"},)
+    assert row.tools == ({"type": "function", "function": {"name": "t"}},)
     assert "no assistant" in refused("prompt-completion", prompt=[USER, BOT], completion=[USER]).what
     assert "`prompt` is empty" in refused("prompt-completion", prompt=[], completion=[BOT]).what
     empty = {"role": "assistant", "content": ""}
@@ -365,6 +363,9 @@ ONE_OF_EACH: dict[Format, dict[str, Any]] = {
     "sharegpt": {"conversations": [HUMAN, GPT]},
     "messages": {"messages": [USER, BOT]},
     "prompt-completion": {"prompt": "x", "completion": "y"},
+    "oasst": {"prompt": {"role": "prompter", "text": "x", "replies": [{"role": "assistant", "text": "y"}]}},
+    "natural-instructions": {"Definition": "d", "input": "x", "output": ["y"]},
+    "self-instruct": {"instruction": "i", "instances": [{"input": "x", "output": "y"}]},
     "text": {"text": "x"},
 }
 
@@ -372,14 +373,19 @@ ONE_OF_EACH: dict[Format, dict[str, Any]] = {
 @pytest.mark.parametrize("format", ONE_OF_EACH)
 def test_weights_multiply(format: Format) -> None:
     fields = ONE_OF_EACH[format]
-    assert parse(record(**fields), format).weight == 1.0
-    assert parse(record(**fields), format, weight=0.5).weight == 0.5
+
+    def weight(given: float = 1.0, **more: object) -> float:
+        (row,) = expand(record(**fields, **more), format)
+        return parse(row, format, weight=given).weight
+
+    assert weight() == 1.0
+    assert weight(0.5) == 0.5
     for half in (0.5, "0.5"):
-        assert parse(record(**fields, weight=half), format, weight=3.0).weight == 1.5
+        assert weight(3.0, weight=half) == 1.5
     for none in (None, ""):
-        assert parse(record(**fields, weight=none), format, weight=2.0).weight == 2.0
-    assert parse(record(**fields, weight=0), format).weight == 0.0
-    for bad in (-1, "heavy", "nan", True, [1], float("inf")):
+        assert weight(2.0, weight=none) == 2.0
+    assert weight(weight=0) == 0.0
+    for bad in (-1, "heavy", "nan", True, [1], float("inf"), 1e7):
         assert "`weight`" in refused(format, **fields, weight=bad).what
 
 
@@ -454,9 +460,43 @@ def test_near_columns_get_a_hint() -> None:
     assert "found `output `: did you mean `output`?" in problem.why
 
 
-@pytest.mark.parametrize("columns", [{"chosen": "x", "rejected": "y"}, {"messages": [], "label": False}])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"chosen": "x", "rejected": "y"},
+        {"instruction": "i", "output": "o", "chosen": "x", "rejected": None},
+        {"messages": [USER, BOT], "rejected_response": "y"},
+        {"messages": [USER, BOT], "label": False},
+        {"instruction": "i", "output": "o", "kto_tag": True},
+        {"context": "[]", "generation": "{}", "reward": 1.0},
+    ],
+)
 def test_rows_of_preferences_are_not_taken_for_demonstrations(columns: dict[str, object]) -> None:
-    assert "preferences" in unknown(columns).what
+    problem = unknown(columns)
+    assert "preferences" in problem.what
+    assert "format: preference trains on the chosen answers only" in problem.fix
+    assert "`tutelage data convert` makes pairs" in problem.fix
+
+
+def test_a_flag_named_rejected_is_no_preference() -> None:
+    assert detect([record(instruction="i", output="o", rejected=False)], source="rows.jsonl") == "alpaca"
+
+
+@pytest.mark.parametrize("column", ["content", "code"])
+def test_code_is_never_guessed(column: str) -> None:
+    problem = unknown({column: "print()", "lang": "Python", "path": "a.py"})
+    assert "code: content (only if named" in problem.fix
+
+
+def test_turns_as_json_text_are_named() -> None:
+    text = json.dumps([USER, BOT])
+    assert "`messages` holds JSON as text" in unknown({"messages": text}).why
+    assert "holds JSON as text" in refused("messages", messages=text).fix
+
+
+def test_misspelt_columns_get_a_hint() -> None:
+    assert "found `instrution`: did you mean `instruction`?" in unknown({"instrution": "x", "answer": "y"}).why
+    assert refused("alpaca", instruction="x", outputs="y").fix == "found `outputs`: did you mean `output`?"
 
 
 def test_sample_is_evenly_spread() -> None:
@@ -470,43 +510,3 @@ def test_sample_is_evenly_spread() -> None:
     assert sample(rows[:3]) == rows[:3]
     assert sample(rows, 1) == rows[:1]
     assert sample([]) == []
-
-
-# -------------------------------------------------------------------------------------------------- real files
-
-SHARED = Path(__file__).parents[3].parent / "shared" / "data"
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="shared data absent")
-@pytest.mark.parametrize(
-    ("name", "format", "rows"),
-    [
-        ("sft/alpaca_cleaned_51924.jsonl.gz", "alpaca", 51924),
-        ("sft/llamafactory_alpaca_en_demo.jsonl.gz", "alpaca", 999),
-        ("sft/dolly_6400_no_context.jsonl.gz", "dolly", 6400),
-        ("sft/llamafactory_c4_demo_text.jsonl.gz", "text", 300),
-        ("sft/llamafactory_identity.jsonl", "alpaca", 91),
-        ("sft/mlx_wikisql_train.jsonl.gz", "text", 1000),
-        ("sft/rasbt_instruction_data.jsonl.gz", "alpaca", 1100),
-        ("chat/fastchat_dummy_conversation.jsonl.gz", "sharegpt", 500),
-        ("chat/llamafactory_v1_sft_demo.jsonl.gz", "messages", 500),
-        ("tools/llamafactory_glaive_toolcall_en_demo.jsonl.gz", "sharegpt", 300),
-        ("tools/llamafactory_glaive_toolcall_zh_demo.jsonl.gz", "sharegpt", 300),
-    ],
-)
-def test_every_row_of_real_files(name: str, format: Format, rows: int) -> None:
-    marker = "\nA:" if "wikisql" in name else None
-    records = list(read(Source(path=str(SHARED / name))))
-    assert len(records) == rows
-    good = [row for row in records if isinstance(row, Record)]
-    assert len(good) == rows
-    assert detect(sample(good), source=name) == format
-    parsed = [parse(row, format, completion_after=marker) for row in good]
-    if marker:
-        assert all(isinstance(row, Completion) and row.prompt.endswith("\nA:") for row in parsed)
-    if name.startswith("tools/"):
-        calls = [m for row in parsed if isinstance(row, Conversation) for m in row.messages if m.tool_calls]
-        assert len(calls) == (211 if "_en_" in name else 216)
-    if "v1_sft" in name:
-        weights = {m.role: m.weight for row in parsed if isinstance(row, Conversation) for m in row.messages}
-        assert weights == {"user": 0.0, "assistant": 1.0}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ def filled(events) -> Ledger:
     ledger = Ledger()
     for line, event in enumerate(events, 1):
         if event in ("train", "heldout"):
-            ledger.keep(event, 2)
+            ledger.keep(event, 1, 2)
         else:
             ledger.drop(event, Origin("a.jsonl", line))
     return ledger
@@ -70,3 +72,17 @@ def test_repeated_prompts_are_kept_and_listed():
     ledger.balance(2)
     assert ledger.as_json()["duplicates"] == 1
     assert ledger.as_json()["origins"] == {"duplicate prompt": [{"file": "a.jsonl", "line": 2}]}
+
+
+@given(EVENTS)
+def test_a_ledger_comes_back_from_its_state(events):
+    ledger = filled(events)
+    ledger.repeat(Origin("b.jsonl", 3))
+    ledger.clean("secrets", "repaired", Origin("b.jsonl", 4), "messages[0].content", "sk-...")
+    ledger.contaminate("gsm8k", Origin("b.jsonl", 5), Origin("test.jsonl", 6), "words", "Janet's ducks")
+    again = Ledger.restored(json.loads(json.dumps(ledger.state())))
+    assert again == ledger
+    again.drop("over-long", Origin("a.jsonl", 99))
+    again.clean("secrets", "kept", Origin("b.jsonl", 7), "", "")
+    assert again.dropped["over-long"] == ledger.dropped["over-long"] + 1
+    assert again.as_json()["cleaned"] == {"secrets": {"kept": 1, "repaired": 1}}

@@ -26,21 +26,7 @@ def conversations(path: Path) -> Iterator[Conversation]:
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             record = Record(Origin(path.name, number), json.loads(line))
-            if "prompt" in record.fields:
-                yield Conversation(record.origin, tuple(first_replies(record.fields["prompt"])))
-            else:
-                yield formats.parse(record, formats.detect([record], source=path.name))
-
-
-def first_replies(node: dict) -> list[Message]:
-    """The tree's first branch, down to its last answer."""
-    messages = []
-    while node is not None:
-        messages.append(Message({"prompter": "user"}.get(node["role"], node["role"]), node["text"]))
-        node = next(iter(node["replies"]), None)
-    while messages and messages[-1].role != "assistant":
-        messages.pop()
-    return messages
+            yield formats.parse(record, formats.detect([record], source=path.name))
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from tutelage.data.sources import fingerprint, read
 from tutelage.errors import DataError, MachineError, Problem, RecipeError
-from tutelage.recipe import HeldoutFile, Source
+from tutelage.recipe import DataOptions, HeldoutFile, Source
 from tutelage.types import Record
 
 ROWS = [{"a": "one", "n": 1}, {"a": "zwei \u2028 \u0085 \x0b", "n": 2.5}, {"a": "", "n": None}]
@@ -399,6 +401,7 @@ def test_missing_and_unknown_files(tmp_path: Path) -> None:
     problem = failure(tmp_path / "rows.xlsx")
     assert problem.code == "data/unknown-type"
     assert ".jsonl .ndjson .json .csv .parquet .txt" in problem.fix
+    (tmp_path / "rows.xlsx").unlink()
     (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
     assert failure(tmp_path).code == "data/unreadable"
 
@@ -449,57 +452,23 @@ def test_addresses_are_read_as_files(tmp_path: Path) -> None:
     assert failure("https://example.org/rows").code == "data/unknown-type"
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A hub that is this folder: `load_dataset` finds the id below it."""
-    datasets = pytest.importorskip("datasets", reason="the hub extra is not installed")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    load = datasets.load_dataset
-    monkeypatch.setattr(datasets, "load_dataset", lambda path, **options: load(str(tmp_path / "hub" / path), **options))
-    (tmp_path / "hub" / "someone").mkdir(parents=True)
-    return tmp_path / "hub" / "someone"
-
-
-def test_hub_ids_are_loaded_by_split(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (hub / "set").mkdir()
-    write_jsonl(hub / "set" / "train.jsonl", [{"a": "x"}, {"a": "y"}])
-    write_jsonl(hub / "set" / "test.jsonl", [{"a": "z"}])
-    rows = rows_of("someone/set")
-    assert [(row.fields, str(row.origin)) for row in rows if isinstance(row, Record)] == [
-        ({"a": "x"}, "someone/set:1"),
-        ({"a": "y"}, "someone/set:2"),
-    ]
-    assert [row.fields for row in read(HeldoutFile(path="someone/set")) if isinstance(row, Record)] == [{"a": "z"}]
-    identity = fingerprint(Source(path="someone/set"))
-    assert (identity["path"], identity["split"], identity["rows"]) == ("someone/set", "train", 2)
-    assert json.dumps(identity)
-    with pytest.raises(DataError) as caught:
-        read(Source(path="someone/set", split="nope"))
-    assert caught.value.code == "data/unreadable"
-
-
-def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets", reason="the hub extra is not installed")
-
-    def refuse(path: str, **options: object) -> None:
-        raise ConnectionError("no network")
-
-    monkeypatch.setattr(datasets, "load_dataset", refuse)
-    problem = failure("someone/set")
-    assert problem.code == "data/missing-file"
-    assert "no local file or folder" in problem.found
-    assert "hub" in problem.found
-    assert "no network" in problem.found
-
-
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("path", "package"),
+    [
+        ("someone/set", '"tutelage[hub]"'),
+        ("hf://datasets/someone/set/rows.jsonl", '"tutelage[hub]"'),
+        ("https://example.org/rows.jsonl", '"tutelage[remote]"'),
+        ("s3://bucket/rows.jsonl", "s3fs"),
+        ("gs://bucket/*.jsonl", "gcsfs"),
+    ],
+)
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, path: str, package: str) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    for path in ("someone/set", "s3://bucket/rows.jsonl"):
-        with pytest.raises(MachineError) as caught:
-            rows_of(path)
-        assert caught.value.code == "machine/missing-package"
-        assert 'pip install "tutelage[hub]"' in caught.value.problems[0].fix
+    with pytest.raises(MachineError) as caught:
+        rows_of(path)
+    assert caught.value.code == "machine/missing-package"
+    assert caught.value.problems[0].fix == f"pip install {package}"
 
 
 @pytest.mark.parametrize("path", ["./nothing", "../nothing", "nothing", "nothing/here.jsonl"])
@@ -518,3 +487,11 @@ def test_a_split_of_a_file_is_refused_and_not_ignored(tmp_path: Path) -> None:
     file.write_text('{"text": "x"}\n')
     with pytest.raises(RecipeError, match="`split` is for hub data sets"):
         read(Source(path=str(file), split="test"))
+
+
+def test_each_recipe_on_the_page_is_one() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "sources.md").read_text("utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    sources = [s for block in blocks for s in DataOptions.model_validate(YAML(typ="safe").load(block)["data"]).train]
+    used = {name for source in sources for name in source.model_fields_set}
+    assert used == {"path", "subset", "split", "streaming", "limit", "fields", "where", "join"}

@@ -56,7 +56,6 @@ def outcome(call, refusal) -> str | None:
         "{{ messages.__class__.__mro__ }}",
         "{{ messages[0].__init__.__globals__ }}",
         "{{ messages.append(1) }}",
-        "{% for key in range(10 ** 9) %}{% endfor %}",
         "{{ 1 / 0 }}",
         "{{ messages[0].content.nothing() }}",
         "{{ messages + 1 }}",
@@ -97,6 +96,15 @@ def test_json_is_not_escaped_for_html():
 def test_generation_blocks_print_what_they_hold():
     source = "a{% generation %}b{{ messages[0].content }}{%- endgeneration -%}  c"
     assert template(source).render([{"role": "user", "content": "x"}], generation_prompt=False) == "abxc"
+
+
+def test_a_message_is_given_with_all_that_it_says():
+    message = Message("tool", "3", name="add", tool_call_id="c1")
+    assert as_mapping(message) == {"role": "tool", "content": "3", "name": "add", "tool_call_id": "c1"}
+    assert as_mapping(Message("user", "x")) == {"role": "user", "content": "x"}
+    upper = as_mapping(Message("assistant", "a", thinking="b", tool_calls=({"k": {"l": [1, "m"]}},)), str.upper)
+    assert upper["tool_calls"] == [{"K": {"L": [1, "M"]}}]
+    assert upper["thinking"] == upper["reasoning_content"] == "B"
 
 
 def test_no_tools_are_none_and_special_tokens_are_given():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tutelage.data.dataset import Row
 from tutelage.evaluate.samples import questions
 from tutelage.evaluate.tasks import score
-from tutelage.types import Conversation, Document, Example, Message, Origin
+from tutelage.types import Conversation, Example, Message, Origin
 
 
 def test_exact_match_by_hand():
@@ -48,23 +49,38 @@ class Words:
         return " ".join(f"w{id}" for id in ids)
 
 
-def row(line: int, split: str, weights: list[float], *, document: bool = False) -> Row:
-    origin = Origin("a", line)
-    turns = (Message("system", "s"), Message("user", "u"), Message("assistant", "a"), Message("user", "later"))
-    start = next(i for i, weight in enumerate(weights) if weight)
-    ids = np.arange(10, 10 + len(weights), dtype=np.int32)
-    example = Example(ids, np.array(weights, dtype=np.float32), origin, start)
-    return Row(Document(origin, "text") if document else Conversation(origin, turns), split, (example,))
+class Rows:
+    """A data set of these rows; the first of the weights are those of the prompt."""
+
+    def __init__(self, *given: tuple[int, str, list[float]], texts: tuple[int, ...] = ()) -> None:
+        self.given, self.texts = given, texts
+
+    def rows(self, split: str) -> Iterator[Row]:
+        for line, side, weights in self.given:
+            if side == split:
+                origin = Origin("a", line)
+                start = next(i for i, weight in enumerate(weights) if weight)
+                ids = np.arange(10, 10 + len(weights), dtype=np.int32)
+                example = Example(ids, np.array(weights, dtype=np.float32), origin, start)
+                yield Row(line, origin, side, 0, (example,))
+
+    def asks(self, row: Row) -> bool:
+        return row.index not in self.texts
+
+    def demonstrations(self, rows: list[Row]) -> list[Conversation]:
+        turns = (Message("system", "s"), Message("user", "u"), Message("assistant", "a"), Message("user", "later"))
+        return [Conversation(row.origin, turns) for row in rows]
 
 
 def test_questions_are_the_first_trained_answers_of_held_out_rows():
-    rows = [
-        row(1, "train", [0, 1, 1]),
-        row(2, "heldout", [0, 0, 1, 1, 1, 0, 1]),
-        row(3, "heldout", [0, 1], document=True),
-        row(4, "heldout", [0, 1, 0.5]),
-        row(5, "heldout", [0, 1]),
-    ]
+    rows = Rows(
+        (1, "train", [0, 1, 1]),
+        (2, "heldout", [0, 0, 1, 1, 1, 0, 1]),
+        (3, "heldout", [0, 1]),
+        (4, "heldout", [0, 1, 0.5]),
+        (5, "heldout", [0, 1]),
+        texts=(3,),
+    )
     found = questions(rows, Words(), [14], 2)
     assert [question.origin.line for question in found] == [2, 4]
     assert found[0].prompt_ids == (10, 11)
@@ -76,5 +92,5 @@ def test_questions_are_the_first_trained_answers_of_held_out_rows():
 
 @pytest.mark.parametrize("limit", [1, 2, 50])
 def test_questions_stop_at_the_limit(limit):
-    rows = [row(n, "heldout", [0, 1]) for n in range(10)]
+    rows = Rows(*((n, "heldout", [0, 1]) for n in range(10)))
     assert len(questions(rows, Words(), [], limit)) == min(limit, 10)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from tutelage.cache import cache_folder
 from tutelage.errors import ModelError, RecipeError
 from tutelage.models import gguf
-from tutelage.models.gguf import cache_folder, convert_gguf
+from tutelage.models.gguf import convert_gguf
 from tutelage.models.load import load_model
 from tutelage.models.location import Location, locate, position_limit
 from tutelage.models.tokenizer import chat_tokenizer, load_tokenizer

@@ -1,0 +1,109 @@
+"""Where token stores lie: one folder for each content, found again by it, built by one process, within a byte limit.
+
+A store's name is a hash of everything that decides its tokens. Change one character of the template and another
+store is built; change the learning rate and this one is used. A building that was killed is continued.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tutelage.cache import cache_folder
+from tutelage.data.store import Store, size_of
+from tutelage.errors import MachineError, Problem, TutelageError
+
+
+def name_of(identity: dict[str, Any]) -> str:
+    """The name of the store with this content."""
+    text = json.dumps(identity, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Shelf:
+    """A folder of token stores."""
+
+    def __init__(self, folder: str | None, limit: int) -> None:
+        self.folder = Path(folder) if folder is not None else cache_folder() / "tokens"
+        self.limit = limit
+
+    def opened(self, identity: dict[str, Any], build: Callable[[Path], None], wait: Callable[[], None]) -> Store:
+        """The store with this content, built first where it is not complete.
+
+        `wait` is called once when another process is building it.
+
+        Raises:
+            MachineError: machine/read-only, machine/disk-full.
+            TutelageError: what `build` raises; what it wrote is then removed.
+        """
+        path = self.folder / name_of(identity)
+        with self._explained(), self._locked(path, wait):
+            if not (path / "store.json").is_file():
+                path.mkdir(exist_ok=True)
+                try:
+                    build(path)
+                except TutelageError:
+                    shutil.rmtree(path, ignore_errors=True)
+                    raise
+            os.utime(path)
+            store = Store(path)
+        self._evict(keep=path)
+        return store
+
+    @contextmanager
+    def _locked(self, path: Path, wait: Callable[[], None] | None) -> Iterator[None]:
+        """Hold the store's lock; without `wait`, raise `Timeout` where another process holds it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if wait is None:
+                raise
+            wait()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _evict(self, keep: Path) -> None:
+        """Remove what was used longest ago until the limit holds; what is in use or in building stays.
+
+        A run that has mapped a store reads on from it after it was removed.
+        """
+        stores = sorted((p for p in self.folder.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
+        sizes = {path: size_of(path) for path in stores}
+        total = sum(sizes.values())
+        for path in stores:
+            if total <= self.limit:
+                return
+            if path != keep:
+                with contextlib.suppress(Timeout), self._locked(path, None):
+                    shutil.rmtree(path, ignore_errors=True)
+                    total -= sizes[path]
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what the file system says into an error with a fix."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                code, what = "machine/disk-full", "the disk of the token store is full"
+            elif str(error.filename or "").startswith(str(self.folder)):
+                code, what = "machine/read-only", "the folder of the token store cannot be written"
+            else:
+                raise
+            fix = "name another folder, as in data.store=A/FOLDER/YOU/OWN"
+            raise MachineError(Problem(code, what, str(self.folder), found=str(error.strerror), fix=fix)) from error

@@ -1,0 +1,109 @@
+"""Rows looked at without a tokenizer: counted, keyed and selected as a run would, then read again to be written.
+
+The first pass keeps a few numbers of each row; the second yields the rows with what became of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.data.building import origin_of
+from tutelage.data.dedup import NearDuplicates
+from tutelage.data.ledger import Ledger
+from tutelage.data.mixture import name_of
+from tutelage.data.refusals import refuse_bad_rows
+from tutelage.data.selection import Selection, select
+from tutelage.data.split import asked, keys
+from tutelage.data.statistics import Statistics
+from tutelage.data.store import ROW
+from tutelage.data.stream import Dropped, Parsed, Progress, Stream
+from tutelage.errors import Problem
+from tutelage.recipe import DataOptions
+from tutelage.types import Demonstration, Origin
+
+BLOCK = 1 << 16
+"""Rows whose keys are put into an array at once."""
+
+
+class Survey:
+    """The rows of some sources, known by their keys."""
+
+    def __init__(
+        self, options: DataOptions, progress: Progress = lambda stage, rows: None, *, as_chat: bool = True
+    ) -> None:
+        """Read every row once; `as_chat` makes turns of prompts and completions.
+
+        Raises:
+            DataError: rows are malformed and the policy is to stop; too many are; a file cannot be read.
+        """
+        self.options = options
+        self.stream = Stream(options, as_chat=as_chat, progress=progress)
+        self.ledger = Ledger()
+        self.statistics = Statistics()
+        self._source_names = [*map(name_of, options.train), "held out"]
+        self.problems: list[Problem] = []
+        self.kinds: set[type] = set()
+        """The classes of the rows that were parsed."""
+        self._files: dict[str, int] = {}
+        duplicates = options.duplicates
+        near = duplicates.near != "off"
+        self._near = NearDuplicates(threshold=duplicates.threshold, words=duplicates.words) if near else None
+        self.rows = self._keys()
+        self._groups = None if self._near is None else self._near.groups()
+        self._names = list(self._files)
+        refuse_bad_rows(self.problems, {"items": sum(self.stream.counts.values())}, options)
+        self.selection: Selection = select(self, options, self.ledger)
+        self.ledger.balance(sum(self.stream.counts.values()))
+
+    def array(self, name: str) -> NDArray[Any] | None:
+        """The groups of near-duplicates, where they were looked for."""
+        return self._groups
+
+    def origin(self, row: int) -> Origin:
+        """Where a row came from."""
+        return Origin(self._names[self.rows["file"][row]], int(self.rows["line"][row]))
+
+    def written(self) -> Iterator[tuple[Demonstration, int, int]]:
+        """Each row that was parsed, read again, with its number and its side."""
+        parsed = (item for item in self.stream.items() if isinstance(item, Parsed))
+        sides = self.selection.sides.tolist()
+        for number, (item, side) in enumerate(zip(parsed, sides, strict=True)):
+            yield item.row, number, side
+
+    def _keys(self) -> NDArray[Any]:
+        """Go through the rows; the keys of those that were parsed."""
+        blocks: list[NDArray[Any]] = []
+        block: list[tuple[int, ...]] = []
+        for item in self.stream.items():
+            key = self._account(item)
+            if key is not None:
+                block.append(key)
+            if len(block) == BLOCK:
+                blocks.append(np.array(block, dtype=ROW))
+                block = []
+        return np.concatenate([*blocks, np.array(block, dtype=ROW)])
+
+    def _account(self, item: Parsed | Dropped | Problem) -> tuple[int, ...] | None:
+        """Count a row; its keys where it goes on."""
+        if isinstance(item, Problem):
+            self.problems.append(item)
+            self.ledger.drop(item.code.partition("/")[2], origin_of(item.where))
+            return None
+        origin = item.row.origin if isinstance(item, Parsed) else item.origin
+        for finding in item.findings:
+            self.ledger.clean(finding.rule, finding.action, origin, finding.field, finding.excerpt)
+        if isinstance(item, Dropped):
+            self.ledger.drop(item.reason, origin)
+            if item.hit is not None:
+                self.ledger.contaminate(item.hit.set, origin, item.hit.origin, item.hit.kind, item.hit.excerpt)
+            return None
+        self.kinds.add(type(item.row))
+        self.statistics.add(item.row, source=self._source_names[item.source])
+        if self._near is not None:
+            self._near.add("\n".join(asked(item.row)))
+        file = self._files.setdefault(origin.file, len(self._files))
+        return *keys(item.row), origin.line, file, item.source, 1, 1
