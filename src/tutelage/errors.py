@@ -30,6 +30,7 @@ CODES: dict[str, str] = {
     "recipe/run-exists": "The output folder already holds a run. A run is never overwritten.",
     "usage/unknown-code": "`tutelage explain` was asked for a code that does not exist.",
     "usage/not-a-run": "The folder named is neither a run nor a saved model.",
+    "usage/output-exists": "The file that would be written exists. Nothing is ever overwritten.",
     # data (exit 3)
     "data/missing-file": "A data file named in the recipe does not exist.",
     "data/empty-file": "A data file holds no rows.",

@@ -10,21 +10,29 @@ from rich.text import Text
 from tutelage.cli.screen import printable
 from tutelage.cli.show import NOT_TRAINED, TRAINED
 
+WIDTH = 11
+"""Columns of the labels."""
+
 
 def row_text(row: dict[str, Any]) -> Text:
     """One row of `tutelage data show`."""
-    text = Text(printable(str(row.get("origin", ""))) + "\n", style="cyan")
+    text = Text(printable(str(row["origin"])) + "\n", style="cyan")
     if "dropped" in row:
-        return text.append(f"dropped: {row['dropped']}\n", style="yellow")
-    if "bad" in row:
-        return text.append(printable(f"{row['bad']}: {row['found']}\n"), style="red")
+        why = ": ".join(str(row[name]) for name in ("dropped", "what", "question", "found") if row.get(name))
+        return _append(text, "dropped", why, "yellow", "yellow")
     for label, content, trained in _parts(row):
-        shown = printable(content).rstrip().replace("\n", "\n" + " " * 11)
-        text.append(f"{label:<10} ", style="bold" if trained else NOT_TRAINED)
-        text.append(shown + "\n", style=TRAINED if trained else "default")
+        _append(text, label, content, "bold" if trained else NOT_TRAINED, TRAINED if trained else "default")
     for finding in row.get("found", ()):
-        text.append(printable(f"found      {finding}\n"), style="yellow")
+        _append(text, "found", finding, "yellow", "yellow")
+    if row.get("weight", 1.0) != 1.0:
+        _append(text, "weight", f"{row['weight']:g}", NOT_TRAINED, "default")
     return text
+
+
+def _append(text: Text, label: str, content: str, of_label: str, of_content: str) -> Text:
+    """A label, and a text whose further lines are indented, too."""
+    shown = printable(content).rstrip().replace("\n", "\n" + " " * WIDTH)
+    return text.append(f"{label:<{WIDTH}}", style=of_label).append(shown + "\n", style=of_content)
 
 
 def _parts(row: dict[str, Any]) -> list[tuple[str, str, bool]]:
@@ -33,7 +41,9 @@ def _parts(row: dict[str, Any]) -> list[tuple[str, str, bool]]:
         return [("text", row["text"], True)]
     if "prompt" in row:
         return [("prompt", row["prompt"], False), ("completion", row["completion"], True)]
-    parts = [("tools", json.dumps(row["tools"], ensure_ascii=False), False)] if row.get("tools") else []
+    parts = [
+        ("tools", json.dumps(tool.get("function", tool), ensure_ascii=False), False) for tool in row.get("tools", ())
+    ]
     for turn in row["messages"]:
         trained = turn.get("weight", 1.0 if turn["role"] == "assistant" else 0.0) > 0
         if turn.get("thinking"):

@@ -7,6 +7,7 @@ stream ──> building ──> store ──> selection ──> train · held ou
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from tutelage.data.refusals import over_long_error, refuse_bad_rows
 from tutelage.data.renderings import rendered
 from tutelage.data.selection import HELDOUT, TRAIN, Selection, select
 from tutelage.data.shelf import Shelf
+from tutelage.data.skeleton import Unsteady
 from tutelage.data.split import prompt_key
 from tutelage.data.store import Store, parts_of
 from tutelage.data.stream import Parsed, Progress, Stream, sources_of
@@ -161,8 +163,14 @@ def prepare(
     content = identity(options, encoder, stream)
 
     def build(folder: Path) -> None:
-        building = Building(folder, stream, encoder, options)
-        building.run()
+        try:
+            Building(folder, stream, encoder, options).run()
+        except Unsteady:
+            shutil.rmtree(folder)
+            folder.mkdir()
+            encoder.notices.clear()
+            encoder.stop_ids.clear()
+            Building(folder, stream, encoder, options).run()
         store = Store(folder)
         refuse_bad_rows(_problems(store), store.facts, options)
         if store.facts["over_long"] and options.over_long == "error":

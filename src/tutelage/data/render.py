@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
-from tutelage.data.skeleton import Skeleton, skeleton, stand_ins, traceable
+from tutelage.data.skeleton import Skeleton, Unsteady, skeleton, stand_ins, traceable
 from tutelage.data.template import ChatTemplate, as_mapping, shown
 from tutelage.data.tokenizer import Tokenizer
 from tutelage.errors import ModelError, Problem
@@ -55,6 +55,8 @@ class Renderer:
         self._tokenizer = tokenizer
         self._disguise = tokenizer.disguise
         self._skeletons: dict[tuple[tuple[str, bool], ...], Skeleton | None] = {}
+        self._unchecked = False
+        """Whether a conversation was given as its skeleton has it, without a look at what the template writes."""
         # What differs from one rendering to the next of the same messages has no skeleton.
         self._steady = not (template.uses_clock or template.uses_chance) and traceable(template.tree)
 
@@ -88,8 +90,12 @@ class Renderer:
             Turn(prompt.filled(contents), rest.filled(contents), messages[index].trained * conversation.weight, index)
             for index, prompt, rest in made.turns
         ]
-        if made.due and turns != self._rendered(conversation):
-            self._skeletons[shape] = None
+        if not made.due:
+            self._unchecked = True
+        elif turns != self._rendered(conversation):
+            self._steady = False
+            if self._unchecked:
+                raise Unsteady(self.template.name)
             return None
         return turns
 

@@ -24,6 +24,10 @@ _TRACES = ("\U0010fff1", "\U0010fff2", "qz7")
 _FIRST, _EVERY = 3, 128
 
 
+class Unsteady(Exception):
+    """A template was found to do more than put contents in place, after rows had been rendered as if it did not."""
+
+
 @dataclass(slots=True)
 class Conditions:
     """What contents must be like for a skeleton to be right."""

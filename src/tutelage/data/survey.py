@@ -23,7 +23,7 @@ from tutelage.data.store import ROW
 from tutelage.data.stream import Dropped, Parsed, Progress, Stream
 from tutelage.errors import Problem
 from tutelage.recipe import DataOptions
-from tutelage.types import Demonstration, Origin
+from tutelage.types import Origin
 
 BLOCK = 1 << 16
 """Rows whose keys are put into an array at once."""
@@ -67,12 +67,22 @@ class Survey:
         """Where a row came from."""
         return Origin(self._names[self.rows["file"][row]], int(self.rows["line"][row]))
 
-    def written(self) -> Iterator[tuple[Demonstration, int, int]]:
-        """Each row that was parsed, read again, with its number and its side."""
-        parsed = (item for item in self.stream.items() if isinstance(item, Parsed))
+    def items(self) -> Iterator[tuple[Parsed | Dropped | Problem, int, int]]:
+        """Each row, read again; one that was parsed with its number and its side, another with -1 for both."""
         sides = self.selection.sides.tolist()
-        for number, (item, side) in enumerate(zip(parsed, sides, strict=True)):
-            yield item.row, number, side
+        number = 0
+        for item in self.stream.items():
+            if isinstance(item, Parsed):
+                yield item, number, sides[number]
+                number += 1
+            else:
+                yield item, -1, -1
+        assert number == len(sides), "bug: reading the rows again gave other rows"
+
+    def alike(self, row: int) -> Origin | None:
+        """Where the first row came from whose prompt is nearly that of this one; None where it is the first."""
+        first = row if self._groups is None else int(self._groups[row])
+        return None if first == row else self.origin(first)
 
     def _keys(self) -> NDArray[Any]:
         """Go through the rows; the keys of those that were parsed."""

@@ -90,7 +90,7 @@ def _alpaca(row: Conversation) -> dict[str, Any]:
                 "the row is not one instruction with one answer",
                 str(row.origin),
                 found=" ".join(message.role for message in row.messages),
-                fix="write it as messages",
+                fix="write messages instead",
             )
         )
     written = {"instruction": whole.text, "input": whole.input, "output": answer.content}

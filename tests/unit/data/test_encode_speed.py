@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from conftest import make_encoder, make_template_tokenizer, template_source
 from templates.published import FACTS, published_tokenizer
 from tutelage.data import formats
+from tutelage.data.dataset import prepare
 from tutelage.data.encode import Encoder
 from tutelage.data.render import Renderer
+from tutelage.data.skeleton import Unsteady
 from tutelage.models.location import locate
 from tutelage.models.tokenizer import load_tokenizer
+from tutelage.recipe import DataOptions
 from tutelage.types import Conversation, Message, Origin, Record
 
 HONEST = [name for name, facts in FACTS.items() if not facts.refused]
@@ -145,14 +148,43 @@ def test_text_that_jinja_joins_by_itself_is_not_lost_sight_of(source, tmp_path):
         assert renderer._filled(row) is None or renderer._filled(row) == slow(renderer, row)
 
 
-def test_a_skeleton_that_turns_out_wrong_is_given_up(tmp_path):
+def test_a_skeleton_that_turns_out_wrong_is_given_up_and_so_is_what_it_rendered(tmp_path):
     renderer = make_encoder(make_template_tokenizer(tmp_path, "chatml"))._renderer
     row = talk(["Hi", "Hello"])
     right = renderer.turns(row)
+    for _ in range(3):
+        assert renderer.turns(row) == right
     [made] = renderer._skeletons.values()
+    made._uses = 127
     made.turns = [(index, prompt, prompt) for index, prompt, _ in made.turns]
+    with pytest.raises(Unsteady):
+        renderer.turns(row)
     assert renderer.turns(row) == right
-    assert list(renderer._skeletons.values()) == [None]
+
+
+def test_a_store_holds_nothing_that_a_wrong_skeleton_rendered(rows, tmp_path, monkeypatch):
+    """A fault that only the 128th row shows: all rows before it are encoded again."""
+    values = [{"instruction": f"Ask {n}", "output": f"Yes {n}."} for n in range(200)]
+    values[127]["output"] = "odd"
+    path, tokenizer = rows(values), make_template_tokenizer(tmp_path, "chatml")
+    given = {"train": [{"path": str(path)}], "heldout": 0}
+    right = prepare(DataOptions.model_validate({**given, "store": str(tmp_path / "right")}), make_encoder(tokenizer))
+    encoder = make_encoder(tokenizer)
+    original = encoder._renderer._rendered
+
+    def otherwise(row):
+        turns = original(row)
+        if row.messages[-1].content == "odd" and encoder._renderer._steady:
+            turns[0].completion = "other" + turns[0].completion
+        return turns
+
+    monkeypatch.setattr(encoder._renderer, "_rendered", otherwise)
+    data = prepare(DataOptions.model_validate({**given, "store": str(tmp_path / "store")}), encoder)
+    assert not encoder._renderer._steady
+    assert [e.input_ids.tolist() for e in data.examples("train")] == [
+        e.input_ids.tolist() for e in right.examples("train")
+    ]
+    assert data.stop_ids == right.stop_ids
 
 
 def rendered_alone(encoder: Encoder) -> Encoder:

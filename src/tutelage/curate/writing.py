@@ -1,12 +1,7 @@
-"""The verbs of `tutelage data`, as plain functions: each looks at rows, or writes rows that `train` reads.
-
-They take what a recipe's `data` section takes: a recipe, or data files, with overrides spelled as in a recipe.
-Nothing is overwritten, and what leaves is written beside what stays, with its reason.
-"""
+"""Rows that are written: cleaned, split, mixed or converted, so that `train` reads them."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage import assemble, commands
-from tutelage.data.lengths import token_statistics
+from tutelage import commands
+from tutelage.curate.given import Chosen, What, given
+from tutelage.curate.outputs import Outputs
+from tutelage.curate.views import left, survey
+from tutelage.data.building import origin_of
+from tutelage.data.ledger import Ledger
 from tutelage.data.mixture import Mixture, name_of, portions
 from tutelage.data.pairs import pairs
 from tutelage.data.refusals import refuse_bad_rows
@@ -24,75 +23,16 @@ from tutelage.data.stream import Dropped, Parsed, Stream
 from tutelage.data.survey import Survey
 from tutelage.data.written import Files, Form, as_line, pair_as_line
 from tutelage.errors import DataError, Problem, RecipeError
-from tutelage.named import Given, Named, Outputs, named
-from tutelage.recipe import DataOptions
+from tutelage.recipe import CleanOptions, DataOptions
 from tutelage.screen import SILENT, Screen
-from tutelage.types import Completion, Conversation, Document
+from tutelage.types import Completion, Conversation, Document, Origin
 
-SAMPLES = 20
-"""Examples that are shown token by token."""
-
-
-def survey(options: DataOptions, screen: Screen = SILENT, *, as_chat: bool = True) -> Survey:
-    """The rows, counted and selected as a run would.
-
-    Raises:
-        DataError: as a run would raise it.
-    """
-    with screen.stage("reading the data", None) as advance:
-        return Survey(options, lambda stage, rows: advance(rows, note=stage), as_chat=as_chat)
-
-
-def stats(what: Given, overrides: Sequence[str] = (), screen: Screen = SILENT) -> dict[str, Any]:
-    """What the rows are like; with tokens, the mixture and coloured samples where a model is named.
-
-    Raises:
-        TutelageError: as a run would.
-    """
-    given = named(what, overrides, sections=("data", "model"))
-    options = given.data
-    looked = survey(options, screen)
-    names = [*map(name_of, options.train), "held out"]
-    facts: dict[str, Any] = {
-        "name": given.recipe_file or ", ".join(names[:-1]),
-        "ledger": looked.ledger.as_json(),
-        "sources": [{"name": names[index], **looked.stream.describe(index)} for index in looked.stream.counts],
-        "statistics": looked.statistics.as_json(),
-    }
-    if given.has_model:
-        prepared, rows = commands.preview(given.resolved, (), screen, limit=SAMPLES)
-        train = prepared.train
-        facts |= {
-            "ledger": prepared.dataset.ledger.as_json(),
-            "sources": prepared.dataset.sources,
-            "mixture": assemble.describe_mixture(prepared),
-            "samples": [row.coloured() for row in rows],
-            "tokens": token_statistics(
-                train.lengths, train.supervised, prepared.training.source, names, max_length=options.max_length
-            ),
-        }
-    return facts
-
-
-def show(what: Given, overrides: Sequence[str] = (), *, limit: int | None = None) -> Iterator[dict[str, Any]]:
-    """The rows as Tutelage reads them, one object each; a row that leaves says why.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
-    stream = Stream(named(what, overrides).data, as_chat=False)
-    for number, item in enumerate(stream.items()):
-        if limit is not None and number >= limit:
-            return
-        if isinstance(item, Parsed):
-            found = [f"{f.rule.replace('_', ' ')} ({f.action}): {f.excerpt}" for f in item.findings]
-            yield {**as_line(item.row), **({"found": found} if found else {})}
-        else:
-            yield _left(item)
+CONVERTED = ("messages", "alpaca", "pairs")
+"""What rows can be converted to."""
 
 
 def clean(
-    what: Given,
+    what: What,
     output: str | Path,
     overrides: Sequence[str] = (),
     screen: Screen = SILENT,
@@ -109,7 +49,7 @@ def clean(
         TutelageError: as a run would; usage/output-exists; data/no-rows when none is left.
     """
     outputs = Outputs(output)
-    options = named(what, overrides).all_to_train
+    options = given(what, overrides).all_to_train
     compared = options.decontaminate
     compared = compared.model_copy(update={"against": tuple(dict.fromkeys((*compared.against, *against)))})
     looked = survey(options.model_copy(update={"decontaminate": compared}), screen, as_chat=False)
@@ -117,7 +57,7 @@ def clean(
 
 
 def split(
-    what: Given, output: str | Path, overrides: Sequence[str] = (), screen: Screen = SILENT, *, form: Form = "as-read"
+    what: What, output: str | Path, overrides: Sequence[str] = (), screen: Screen = SILENT, *, form: Form = "as-read"
 ) -> dict[str, Any]:
     """Write `train.jsonl` and `heldout.jsonl` into a folder, repeats on one side; the ledger.
 
@@ -125,13 +65,13 @@ def split(
         TutelageError: as a run would; usage/output-exists; data/no-rows when a side would be empty.
     """
     outputs = Outputs(output, "train.jsonl", "heldout.jsonl")
-    looked = survey(named(what, overrides, heldout=0.05).data, screen, as_chat=False)
+    looked = survey(given(what, overrides, heldout=0.05).data, screen, as_chat=False)
     train, heldout = outputs.files
     return outputs.told(_write(looked, outputs, {TRAIN: train, HELDOUT: heldout}, form), looked.ledger)
 
 
 def mix(
-    what: Given, output: str | Path, overrides: Sequence[str] = (), screen: Screen = SILENT, *, form: Form = "as-read"
+    what: What, output: str | Path, overrides: Sequence[str] = (), screen: Screen = SILENT, *, form: Form = "as-read"
 ) -> dict[str, Any]:
     """Write the training rows as often as the mixture's first epoch takes them, in the order of the sources.
 
@@ -139,54 +79,66 @@ def mix(
         TutelageError: as a run would; usage/output-exists; recipe/conflict for shares of tokens without a model.
     """
     outputs = Outputs(output)
-    given = named(what, overrides, sections=("data", "model"))
-    options = given.all_to_train
-    if options.mixture.by == "tokens" and not given.has_model:
+    chosen = given(what, overrides, sections=("data", "model"))
+    options = chosen.all_to_train
+    if options.mixture.by == "tokens" and not chosen.has_model:
         fix = "name the model, as in model.path=smollm2-135m-instruct, or a recipe; or data.mixture.by=examples"
         found = "data.mixture.by = tokens"
         raise RecipeError(Problem("recipe/conflict", "tokens are counted by a model's tokenizer", found=found, fix=fix))
     looked = survey(options, screen, as_chat=False)
     rows = looked.selection.rows(TRAIN)
     sizes = np.bincount(looked.rows["source"][rows], minlength=len(options.train)).tolist()
-    tokens = _tokens(given, screen) if options.mixture.by == "tokens" else sizes
-    mixture = Mixture(portions(options.train, sizes, tokens, options.mixture), seed=given.resolved.recipe.train.seed)
+    tokens = _tokens(chosen, screen) if options.mixture.by == "tokens" else sizes
+    mixture = Mixture(portions(options.train, sizes, tokens, options.mixture), seed=chosen.resolved.recipe.train.seed)
     order = mixture.order(0)
     times = np.zeros(len(looked.rows), dtype=np.int64)
     # Rows of one source follow each other, so the n-th training row is the n-th slot of the mixture.
     np.add.at(times, rows[[order[position] for position in range(len(order))]], 1)
     written = _write(looked, outputs, {TRAIN: outputs.file}, form, times)
     taken = [{"source": p.name, "rows": p.size, "taken": p.taken, "epochs": p.epochs} for p in mixture.portions]
-    return {**outputs.told(written, looked.ledger), "rows": mixture.size, "mixture": taken}
+    return {**outputs.told(written, looked.ledger), "written": mixture.size, "mixture": taken}
 
 
-def convert(what: Given, output: str | Path, overrides: Sequence[str] = (), *, to: str = "messages") -> dict[str, Any]:
-    """Write every row in one form, `messages`, `alpaca`, or `pairs` of a preference set; what became of the rows.
+def convert(
+    what: What, output: str | Path, overrides: Sequence[str] = (), screen: Screen = SILENT, *, to: str = "messages"
+) -> dict[str, Any]:
+    """Write every row in one form, `messages`, `alpaca`, or `pairs` of a preference set; the ledger.
 
     Of data files nothing is cleaned unless an override asks for it; a recipe's `data.clean` is done, but not to pairs.
 
     Raises:
-        TutelageError: the first rows that cannot be written so; nothing is then left behind.
+        TutelageError: rows cannot be written so, as `data.on_bad_row` says; usage/output-exists.
     """
+    if to not in CONVERTED:
+        found, fix = f"--to {to}", f"--to {' or --to '.join(CONVERTED)}"
+        raise RecipeError(Problem("recipe/bad-value", f"rows cannot become {to}", "command line", found, fix=fix))
     outputs = Outputs(output)
-    options = named(what, overrides, clean=dict.fromkeys(type(DataOptions.model_fields["clean"].default).model_fields, "keep")).all_to_train
+    options = given(what, overrides, clean=dict.fromkeys(CleanOptions.model_fields, "keep")).all_to_train
+    rows = _pairs(options) if to == "pairs" else _converted(options, "alpaca" if to == "alpaca" else "messages")
     problems: list[Problem] = []
-    dropped: Counter[str] = Counter()
-    rows = 0
-    with Files(outputs.file, outputs.dropped) as files:
-        for item in _pairs(options) if to == "pairs" else _converted(options, "alpaca" if to == "alpaca" else "messages"):
-            rows += 1
+    ledger = Ledger()
+    with screen.stage("reading the data", None) as advance, Files(outputs.file, outputs.dropped) as files:
+        for item in rows:
+            advance()
             if isinstance(item, list):
+                ledger.keep("train", 1, len(item))
                 for line in item:
                     files.write(outputs.file, line)
                 continue
-            line = _left(item)
-            dropped[line["dropped"]] += 1
-            files.write(outputs.dropped, line)
+            ledger.drop(*_reason(item))
+            files.write(outputs.dropped, left(item))
             if isinstance(item, Problem):
                 problems.append(item)
-        refuse_bad_rows(problems, {"items": rows}, options)
-        outputs.refuse_nothing(files.lines)
-    return {"read": rows, "dropped_rows": dict(dropped), **outputs.told(files.lines), "rows": files.lines[outputs.file]}
+        refuse_bad_rows(problems, {"items": ledger.rows}, options)
+        outputs.refuse_nothing(files.lines, ledger)
+    written = files.lines[outputs.file]
+    return {**outputs.told(files.lines, ledger), **({"written": written} if to == "pairs" else {})}
+
+
+def _reason(item: Dropped | Problem) -> tuple[str, Origin]:
+    if isinstance(item, Problem):
+        return item.code.partition("/")[2], origin_of(item.where)
+    return item.reason, item.origin
 
 
 def _converted(options: DataOptions, form: Form) -> Iterator[list[dict[str, Any]] | Dropped | Problem]:
@@ -214,7 +166,7 @@ def _write(
     with Files(*files.values(), outputs.dropped) as opened:
         for item, number, side in looked.items():
             if not isinstance(item, Parsed):
-                opened.write(outputs.dropped, _left(item))
+                opened.write(outputs.dropped, left(item))
             elif side in files:
                 line = as_line(item.row, form)
                 for _ in range(1 if times is None else int(times[number])):
@@ -241,21 +193,9 @@ def _form(looked: Survey, form: Form) -> Form:
     return "messages" if form == "as-read" and looked.kinds == {Completion, Conversation} else form
 
 
-def _left(item: Dropped | Problem) -> dict[str, Any]:
-    """A row that leaves, and why."""
-    if isinstance(item, Problem):
-        return {"origin": item.where, "dropped": item.code.partition("/")[2], "what": item.what, "found": item.found}
-    line: dict[str, Any] = {"origin": str(item.origin), "dropped": item.reason}
-    if item.hit is not None:
-        line |= {"question": str(item.hit.origin), "kind": item.hit.kind, "found": item.hit.excerpt}
-    elif item.findings:
-        line |= {"found": "; ".join(f.excerpt for f in item.findings if f.action == "dropped")}
-    return line
-
-
-def _tokens(given: Named, screen: Screen) -> list[int]:
+def _tokens(chosen: Chosen, screen: Screen) -> list[int]:
     """Training tokens of each source, counted with the model's tokenizer."""
-    prepared, _ = commands.preview(given.with_data(given.all_to_train), (), screen)
+    prepared, _ = commands.preview(chosen.with_data(chosen.all_to_train), (), screen)
     lengths = prepared.dataset.store.lengths[prepared.training.at(0)]
-    counted = np.bincount(prepared.training.source, weights=lengths, minlength=len(given.data.train))
+    counted = np.bincount(prepared.training.source, weights=lengths, minlength=len(chosen.data.train))
     return [int(count) for count in counted]

@@ -1,0 +1,109 @@
+"""What rows are like: the verbs that write nothing but a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tutelage import assemble, commands
+from tutelage.curate.given import What, given
+from tutelage.curate.outputs import Outputs
+from tutelage.data.lengths import token_statistics
+from tutelage.data.mixture import name_of
+from tutelage.data.stream import Dropped, Parsed, Stream
+from tutelage.data.survey import Survey
+from tutelage.data.written import as_line
+from tutelage.errors import Problem
+from tutelage.recipe import DataOptions
+from tutelage.runs import Run
+from tutelage.screen import SILENT, Screen
+
+SAMPLES = 20
+"""Examples that are shown token by token."""
+
+
+def survey(options: DataOptions, screen: Screen = SILENT, *, as_chat: bool = True) -> Survey:
+    """The rows, counted and selected as a run would.
+
+    Raises:
+        DataError: as a run would raise it.
+    """
+    with screen.stage("reading the data", None) as advance:
+        return Survey(options, lambda stage, rows: advance(rows, note=stage), as_chat=as_chat)
+
+
+def stats(
+    what: What, overrides: Sequence[str] = (), screen: Screen = SILENT, *, page: str | Path | None = None
+) -> dict[str, Any]:
+    """What the rows are like; with tokens, the mixture and coloured samples where a model is named.
+
+    `page` is where the same is written as HTML that needs nothing else.
+
+    Raises:
+        TutelageError: as a run would; usage/output-exists.
+    """
+    file = None if page is None else Outputs(page, ending=".html").file
+    chosen = given(what, overrides, sections=("data", "model"))
+    options = chosen.data
+    looked = survey(options, screen)
+    names = [*map(name_of, options.train), "held out"]
+    facts: dict[str, Any] = {
+        "name": chosen.file or ", ".join(names[:-1]),
+        "ledger": looked.ledger.as_json(),
+        "sources": [{"name": names[index], **looked.stream.describe(index)} for index in looked.stream.counts],
+        "statistics": looked.statistics.as_json(),
+    }
+    if chosen.has_model:
+        prepared, rows = commands.preview(chosen.resolved, (), screen, limit=SAMPLES)
+        train = prepared.train
+        facts |= {
+            "ledger": prepared.dataset.ledger.as_json(),
+            "sources": prepared.dataset.sources,
+            "mixture": assemble.describe_mixture(prepared),
+            "samples": [row.coloured() for row in rows],
+            "tokens": token_statistics(
+                train.lengths, train.supervised, prepared.training.source, names, max_length=options.max_length
+            ),
+        }
+    if file is not None:
+        _write_page(facts, file)
+    return facts
+
+
+def _write_page(facts: Any, file: Path) -> None:
+    from tutelage.report.data_page import data_page
+
+    html = data_page(facts)
+    folder = Run(file.parent)
+    folder.create()
+    folder.write_text(file.name, html)
+
+
+def show(what: What, overrides: Sequence[str] = (), *, limit: int | None = None) -> Iterator[dict[str, Any]]:
+    """The rows as Tutelage reads them, one object each; a row that leaves says why.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    stream = Stream(given(what, overrides).data, as_chat=False)
+    for number, item in enumerate(stream.items()):
+        if limit is not None and number >= limit:
+            return
+        if isinstance(item, Parsed):
+            found = [f"{f.rule.replace('_', ' ')} ({f.action}): {f.excerpt}" for f in item.findings]
+            yield {**as_line(item.row), **({"found": found} if found else {})}
+        else:
+            yield left(item)
+
+
+def left(item: Dropped | Problem) -> dict[str, Any]:
+    """A row that leaves, and why."""
+    if isinstance(item, Problem):
+        return {"origin": item.where, "dropped": item.code.partition("/")[2], "what": item.what, "found": item.found}
+    line: dict[str, Any] = {"origin": str(item.origin), "dropped": item.reason}
+    if item.hit is not None:
+        line |= {"question": str(item.hit.origin), "kind": item.hit.kind, "found": item.hit.excerpt}
+    elif item.findings:
+        line |= {"found": "; ".join(f.excerpt for f in item.findings if f.action == "dropped")}
+    return line
