@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test check fix docs venv clean
+.PHONY: demo test check fix docs bench venv clean
 
 demo: venv            ## teach a small model a skill and show whether it learned it (about 10 minutes on 2 cores)
 	$(BIN)/tutelage demo
@@ -24,6 +24,13 @@ fix: venv             ## what can be mended by itself
 
 docs: venv            ## the generated reference pages
 	$(BIN)/python -m tutelage.config.reference docs/reference
+
+ROWS ?= ../shared/data/sft/alpaca_cleaned_51924.jsonl.gz
+bench: venv           ## the data side against TRL and by itself; ROWS names a file of Alpaca rows
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/near_duplicates.py $(ROWS)
+	$(BIN)/python benchmarks/preparation.py $(ROWS) --rows 51924
+	$(BIN)/python benchmarks/million.py
 
 venv: $(VENV)/.ready
 

@@ -65,7 +65,7 @@ class Prepared:
     @property
     def heldout(self) -> Examples:
         """What is measured on."""
-        return self.dataset.examples("heldout")[: self.recipe.evaluate.examples]
+        return self.dataset.examples("heldout", self.recipe.evaluate.examples)
 
     @property
     def epochs(self) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import runpy
@@ -9,6 +10,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from tutelage import config
@@ -33,7 +35,9 @@ def commands(text: str) -> list[list[str]]:
 def test_each_recipe_is_whole_and_its_data_is_there(recipe, monkeypatch):
     monkeypatch.chdir(ROOT)
     resolved = config.load(recipe).recipe
-    assert all(Path(source.path).is_file() for source in resolved.data.train)
+    paths = [str(source.path) for source in resolved.data.train]
+    # What lies in data/ is for the user to bring; the comment block says what it is.
+    assert all(Path(path).is_file() or path.startswith("data/") for path in paths)
     assert recipe.read_text().startswith("# "), "a comment block says what the recipe is for"
     assert Path(resolved.output).name == recipe.stem
 
@@ -56,13 +60,30 @@ def test_the_recipe_in_the_readme_is_one():
     assert resolved.recipe.output == "runs/support"
 
 
+GROUPS = {group.name for group in app.registered_groups}
+
+
+def verbs_of(app):
+    """Each verb with its options as they are typed."""
+    for name, made in typer.main.get_group(app).commands.items():
+        if name in GROUPS:
+            for inner, deep in made.commands.items():
+                yield f"{name} {inner}", {word for option in deep.params for word in option.opts}
+        else:
+            yield name, {word for option in made.params for word in option.opts}
+
+
 @pytest.mark.parametrize("page", [*PAGES, *RECIPES], ids=lambda path: path.name)
 def test_each_command_on_a_page_exists_with_its_options(page):
-    verbs = {command.name or command.callback.__name__ for command in app.registered_commands}
+    verbs = dict(verbs_of(app))
     for command in commands(page.read_text("utf-8")):
-        assert command[1] in verbs, f"{page.name}: {' '.join(command)}"
-        for word in command[2:]:
-            if "=" in word and not word.startswith("-"):
+        said = f"{page.name}: {' '.join(command)}"
+        name = " ".join(command[1:3]) if command[1] in GROUPS else command[1]
+        assert name in verbs, said
+        given = {word.partition("=")[0] for word in command if word.startswith("-")}
+        assert given <= verbs[name] | {"--help"}, said
+        for before, word in itertools.pairwise(command[2:]):
+            if "=" in word and not word.startswith("-") and not before.startswith("-"):
                 option = word.partition("=")[0]
                 names = {re.sub(r"\.N\b", ".0", o.name) for o in config.options()}
                 assert any(name == option or name.startswith(f"{option}.") for name in names), word
@@ -82,7 +103,8 @@ def test_the_example_data_is_what_its_script_makes():
 
 
 def test_help_of_each_verb_ends_with_an_example_that_parses():
-    for command in app.registered_commands:
-        assert command.epilog, command.callback.__name__
-        (words,) = commands(command.epilog)
-        assert words[1] == (command.name or command.callback.__name__)
+    for group in (app, *(group.typer_instance for group in app.registered_groups)):
+        for command in group.registered_commands:
+            assert command.epilog, command.callback.__name__
+            (words,) = commands(command.epilog)
+            assert words[1 if group is app else 2] == (command.name or command.callback.__name__)

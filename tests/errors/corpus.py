@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
@@ -15,45 +14,44 @@ from ruamel.yaml import YAML
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 sys.path.insert(0, str(CORPUS))
+import places  # noqa: E402, F401
+import tables  # noqa: E402, F401
 from makers import MAKERS  # noqa: E402
 
 NUMBERS = [f"D{n:02}" for n in range(1, 51)] + [f"T{n:02}" for n in range(1, 15)]
 POLICIES = ("stop", "quarantine")
+_COUNTS = ("trained", "heldout", "duplicates", "conflicts", "cleaned")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One entry of expected.yaml."""
+    """One entry of expected.yaml, which explains the fields."""
 
     name: str
     what: str
-    """What is wrong with the input."""
     file: str | tuple[str, ...] = ()
-    """Files of tests/corpus/rows, the first of which is read."""
     made: str = ""
-    """The maker that fills the folder instead; `rows.*` is read unless `path` says otherwise."""
     path: Any = None
     template: str = ""
-    """A file of tests/corpus/templates (or tests/templates) that the model has for its own."""
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
-    tokenizer: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of tokenizer_config.json that are put over those of the model."""
-    seconds: float = 4
+    seconds: float = 5
     megabytes: int = 128
     powerless: bool = False
-    """Run without the powers of root."""
+    rendering_seconds: float | None = None
+    once: bool = False
     why: str = ""
-    """Where this differs from the research: the reason."""
+    wrong: str = ""
     both: Mapping[str, Any] | None = None
     stop: Mapping[str, Any] | None = None
     quarantine: Mapping[str, Any] | None = None
 
     @property
     def number(self) -> str:
-        """Its number in the list of the research."""
+        """Its number in the list that the corpus follows."""
         return self.name.partition("-")[0]
 
     @property
@@ -64,7 +62,7 @@ class Case:
     def expected(self, policy: str) -> Mapping[str, Any]:
         """What must come of it."""
         expected = self.both or (self.stop if policy == "stop" else self.quarantine)
-        assert expected is not None, f"{self.name} does not say what must happen with on_bad_row={policy}"
+        assert expected is not None, f"{self.name} does not say what must come of it with on_bad_row={policy}"
         return expected
 
     def fill(self, folder: Path) -> None:
@@ -95,41 +93,40 @@ def cases() -> dict[str, Case]:
     return {name: Case(name, **entry) for name, entry in YAML(typ="safe").load(text).items()}
 
 
-def outcome(told: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """What came of a case, in the words of expected.yaml."""
-    if "crashed" in told:
-        return {"crashed": told["crashed"]}
-    if "problems" in told:
-        return {
-            "exit": told["exit"],
-            "codes": [problem["code"] for problem in told["problems"]],
-            "at": [problem["where"].replace(str(folder) + "/", "") for problem in told["problems"]],
-        }
-    ledger = told["checked"]["ledger"]
-    lines = {reason: [origin["line"] for origin in origins] for reason, origins in ledger["origins"].items()}
-    dropped = {reason: lines[reason] for reason in ledger["dropped"]}
-    assert all(len(dropped[reason]) == count for reason, count in ledger["dropped"].items())
-    found: dict[str, Any] = {"trained": ledger["trained"], "heldout": ledger["heldout"], "dropped": dropped}
-    found |= {name: ledger[name] for name in ("duplicates", "conflicts", "cleaned")}
-    found["notices"] = sorted(re.sub(r"\d{4}-\d\d-\d\d", "DATE", notice) for notice in ledger["notices"])
-    return found
-
-
-def expected_outcome(expected: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry with what it leaves out filled in."""
+def differences(told: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """How what came of a case differs from what must; empty when it does not."""
     if "exit" in expected:
-        codes, places = expected["codes"], expected["at"]
-        codes = [codes] * len(places) if isinstance(codes, str) and isinstance(places, list) else codes
-        return {
-            "exit": expected["exit"],
-            "codes": codes if isinstance(codes, list) else [codes],
-            "at": places if isinstance(places, list) else [places],
-        }
-    nothing: dict[str, Any] = {"heldout": 0, "dropped": {}, "duplicates": 0, "conflicts": 0, "cleaned": {}}
-    given = {name: value for name, value in expected.items() if name not in ("says", "tokens")}
-    return {**nothing, "notices": [], **given}
+        return _refusal(told, expected)
+    if "checked" not in told:
+        return [f"it was refused:\n{told['text']}"]
+    ledger = told["checked"]["ledger"]
+    found = {name: ledger[name] for name in _COUNTS}
+    lines = {reason: [origin["line"] for origin in origins] for reason, origins in ledger["origins"].items()}
+    found["dropped"] = {reason: lines[reason] for reason in ledger["dropped"]}
+    found["notices"] = sorted(re.sub(r"\d{4}-\d\d-\d\d", "DATE", notice) for notice in ledger["notices"])
+    dropped = {reason: len(where) for reason, where in found["dropped"].items()}
+    wrong = [] if dropped == ledger["dropped"] else [f"dropped: {ledger['dropped']}, listed: {dropped}"]
+    for name, value in found.items():
+        wanted = expected.get(name, type(value)())
+        wrong += [] if value == wanted else [f"{name}: {value}, not {wanted}"]
+    return wrong
 
 
-def brief(told: Mapping[str, Any], folder: Path) -> str:
-    """What came of a case, to be read."""
-    return told.get("text") or json.dumps(outcome(told, folder), indent=1, ensure_ascii=False)
+def _refusal(told: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    if "problems" not in told:
+        return [f"it was accepted: {told['checked']['ledger']}"]
+    problems, wanted = told["problems"], expected["problems"]
+    wrong = [] if told["exit"] == expected["exit"] else [f"exit code {told['exit']}, not {expected['exit']}"]
+    if len(problems) != len(wanted):
+        wrong.append(f"{len(problems)} problems, not {len(wanted)}:\n{told['text']}")
+    for number, (problem, entry) in enumerate(zip(problems, wanted, strict=False), 1):
+        # Wording may change: what must be named are the code, the place, the field and what was found.
+        whole = "\n".join(problem.values())
+        says = entry.get("says", [])
+        named = [f"`{entry['field']}`"] if "field" in entry else []
+        named += [entry["found"]] if "found" in entry else []
+        named += [says] if isinstance(says, str) else says
+        right = problem["code"] == entry["code"] and problem["where"] == entry.get("at", problem["where"])
+        if not right or not all(part in whole for part in named):
+            wrong.append(f"problem {number} is {problem}, not {entry}")
+    return wrong

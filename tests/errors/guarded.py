@@ -9,6 +9,7 @@ do at all (connect, start a process, load a library or a pickle, change what lie
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -34,6 +35,8 @@ _CHANGES = {
     *("os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.link", "os.symlink", "os.truncate", "os.chmod"),
     *("shutil.rmtree", "shutil.move", "shutil.copyfile"),
 }
+_WITHIN = {"os.mkdir", "os.rmdir", "os.remove"}
+"""Whose last argument is a descriptor of the folder that a path is relative to, or -1."""
 
 
 class Guard:
@@ -73,6 +76,8 @@ def _serve(model: str) -> None:
     from tutelage.recipe import ModelOptions
 
     chat_tokenizer(load_tokenizer(Location(model)), ModelOptions(path=model))
+    gc.collect()
+    gc.freeze()  # a child that collected what it did not make would copy all its pages
     for line in sys.stdin:
         job = json.loads(line)
         reading, writing = os.pipe()
@@ -107,6 +112,7 @@ def _awaited(child: int, reading: int, seconds: float) -> str:
 def _guarded(job: dict[str, Any]) -> dict[str, Any]:
     """What `check` comes to, with the seconds and megabytes that it took and what it was kept from."""
     from tutelage import commands
+    from tutelage.data import sandbox
     from tutelage.errors import TutelageError
 
     os.chdir(job["folder"])
@@ -114,6 +120,8 @@ def _guarded(job: dict[str, Any]) -> dict[str, Any]:
         _give_up_powers()
     before = resource.getrusage(resource.RUSAGE_SELF)
     _limit(job["megabytes"], job["seconds"])
+    if job.get("rendering_seconds") is not None:
+        sandbox.SECONDS = job["rendering_seconds"]
     kept_from = _watch([str(Path(place).resolve()) for place in job["writable"]])
     start = time.monotonic()
     told: dict[str, Any]
@@ -134,7 +142,7 @@ def _guarded(job: dict[str, Any]) -> dict[str, Any]:
 def _limit(megabytes: int, seconds: int) -> None:
     # Threads set aside more addresses than they use, hence the spare; what is used is measured.
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + ((megabytes + 1024) << 20)
+    most = pages * resource.getpagesize() + ((megabytes + 4096) << 20)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds * 2 + GRACE, seconds * 2 + GRACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -144,16 +152,18 @@ def _watch(writable: list[str]) -> list[str]:
     """Refuse what must not be done from here on; the list fills with it."""
     kept_from: list[str] = []
 
-    def inside(path: object) -> bool:
+    def inside(path: Any, folder: int = -1) -> bool:
         if isinstance(path, int):
             return True
-        resolved = os.path.realpath(os.fsdecode(path))  # type: ignore[arg-type]
+        base = os.getcwd() if folder == -1 else f"/proc/self/fd/{folder}"
+        resolved = os.path.realpath(os.path.join(base, os.fsdecode(path)))
         return any(resolved == root or resolved.startswith(root + os.sep) for root in writable)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        outside = event in _NEVER or (event in _CHANGES and not inside(arguments[0]))
+        folder = arguments[-1] if event in _WITHIN else -1
+        outside = event in _NEVER or (event in _CHANGES and not inside(arguments[0], folder))
         if event == "open" and not outside:
-            path, mode, flags = arguments
+            path, _, flags = arguments
             outside = path != os.devnull and bool(flags & _WRITING) and not inside(path)
         if outside and not _by_the_interpreter(event):
             kept_from.append(f"{event} {arguments!r}"[:300])

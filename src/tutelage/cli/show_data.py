@@ -45,7 +45,8 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
         yield from (("note", str(notice)) for notice in ledger.get("notices") or ())
     for source in facts.get("mixture") or ():
         taken, passes = count(whole(source.get("taken"))), brief(number(source.get("epochs")))
-        yield "mix", f"{source.get('source', '–')}: {taken} examples in an epoch, {passes} passes in the run"
+        times = "1 pass" if passes == "1" else f"{passes} passes"
+        yield "mix", f"{source.get('source', '–')}: {taken} examples in an epoch, {times} in the run"
 
 
 def _tokens(tokens: Table) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 from collections.abc import Mapping
@@ -55,7 +54,7 @@ class Outputs:
             while not nearest.exists():
                 nearest = nearest.parent
             if not nearest.is_dir():
-                raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder is needed")
+                raise NotADirectoryError
             with tempfile.TemporaryFile(dir=nearest):
                 pass
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tutelage import assemble, commands
+from tutelage.assemble import Prepared
 from tutelage.curate.given import What, given
 from tutelage.curate.outputs import Outputs
 from tutelage.data.lengths import token_statistics
 from tutelage.data.mixture import name_of
+from tutelage.data.show import PreviewRow
 from tutelage.data.stream import Dropped, Parsed, Stream
 from tutelage.data.survey import Survey
 from tutelage.data.written import as_line
@@ -20,7 +25,7 @@ from tutelage.runs import Run
 from tutelage.screen import SILENT, Screen
 
 SAMPLES = 20
-"""Examples that are shown token by token."""
+"""At most this many examples are shown token by token."""
 
 
 def survey(options: DataOptions, screen: Screen = SILENT, *, as_chat: bool = True) -> Survey:
@@ -55,20 +60,37 @@ def stats(
         "statistics": looked.statistics.as_json(),
     }
     if chosen.has_model:
-        prepared, rows = commands.preview(chosen.resolved, (), screen, limit=SAMPLES)
-        train = prepared.train
+        prepared, _ = commands.preview(chosen.resolved, (), screen)
+        store, slots = prepared.dataset.store, prepared.training.at(0)
         facts |= {
             "ledger": prepared.dataset.ledger.as_json(),
             "sources": prepared.dataset.sources,
             "mixture": assemble.describe_mixture(prepared),
-            "samples": [row.coloured() for row in rows],
+            "samples": _samples(prepared),
             "tokens": token_statistics(
-                train.lengths, train.supervised, prepared.training.source, names, max_length=options.max_length
+                store.lengths[slots],
+                store.supervised[slots],
+                prepared.training.source,
+                names[:-1],
+                max_length=options.max_length,
             ),
         }
     if file is not None:
         _write_page(facts, file)
     return facts
+
+
+def _samples(prepared: Prepared) -> list[dict[str, Any]]:
+    """A few training examples of each source in turn, from its first to its last."""
+    store, slots, source = prepared.dataset.store, prepared.training.at(0), prepared.training.source
+    present = np.unique(source)
+    each = max(1, SAMPLES // max(1, len(present)))
+    chosen = [np.flatnonzero(source == one) for one in present]
+    spread = [np.unique(np.linspace(0, len(mine) - 1, each).astype(int)).tolist() for mine in chosen]
+    turns = zip_longest(*([mine[i] for i in places] for mine, places in zip(chosen, spread, strict=True)))
+    examples = [store.example(int(slots[slot])) for turn in turns for slot in turn if slot is not None][:SAMPLES]
+    pieces = prepared.encoder.tokenizer.pieces
+    return [PreviewRow(example, "train", pieces(example.input_ids.tolist())).coloured() for example in examples]
 
 
 def _write_page(facts: Any, file: Path) -> None:

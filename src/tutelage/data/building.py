@@ -29,8 +29,8 @@ from tutelage.errors import Problem
 from tutelage.recipe import DataOptions, Rendering
 from tutelage.types import Conversation, Demonstration, Example, Origin
 
-PART_TOKENS = 4_000_000
-PART_ROWS = 50_000
+PART_TOKENS = 2_000_000
+PART_ROWS = 25_000
 LENGTHS = 10_000
 """How many lengths of rows that are too long are remembered; all are counted."""
 
@@ -179,8 +179,7 @@ class Building:
 
     def _note(self, item: Parsed | Dropped) -> None:
         origin = item.row.origin if isinstance(item, Parsed) else item.origin
-        for finding in item.findings:
-            self.done.ledger.clean(finding.rule, finding.action, origin, finding.field, finding.excerpt)
+        self.done.ledger.clean(origin, item.findings)
 
     def _bad(self, problem: Problem) -> None:
         self.done.bad += 1

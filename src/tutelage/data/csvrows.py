@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any, BinaryIO
 
 from tutelage.data import lines
-from tutelage.data.jsonrows import SAVE_AS, Rows, too_large
+from tutelage.data.jsonrows import Rows, save_as, too_large
 from tutelage.errors import DataError, Problem
 from tutelage.types import Origin, Record
 
@@ -85,7 +85,8 @@ def _records(text: io.TextIOWrapper, path: str) -> Iterator[tuple[Origin, list[s
         except UnicodeEncodeError as error:
             byte, before = ord(error.object[error.start]) - 0xDC00, error.object[: error.start].encode()
             found = f"byte 0x{byte:02x} after {len(before)} bytes of the field"
-            yield origin, Problem("data/bad-encoding", "the row is not UTF-8", str(origin), found, fix=SAVE_AS)
+            what = "the row is not UTF-8"
+            yield origin, Problem("data/bad-encoding", what, str(origin), found, fix=save_as(byte))
             continue
         if values is None:
             return

@@ -68,15 +68,34 @@ class Dataset:
         """The examples to train on."""
         return Training(self.store, self.selection.rows(TRAIN), self.options)
 
-    def examples(self, split: str) -> Examples:
-        """The examples of `train` (in their first rendering) or `heldout` (in each held-out one), in file order."""
+    def examples(self, split: str, limit: int | None = None) -> Examples:
+        """The examples of `train` (in their first rendering) or `heldout` (in each held-out one), in file order.
+
+        Of the held-out ones at most `limit`: whole rows, chosen by the hash of their prompts, but always one.
+        """
         if split == "train":
             return Examples(self.store, self.training().at(0))
-        rows = self.selection.rows(HELDOUT)
+        chosen: list[int] = []
+        count = 0
+        for row in self._by_hash(self.selection.rows(HELDOUT)):
+            added = len(self._measured(row))
+            if limit is not None and chosen and count + added > limit:
+                break
+            chosen.append(row)
+            count += added
+        found = [index for row in sorted(chosen) for index in self._measured(row)]
+        return Examples(self.store, np.array(found, dtype=np.int64))
+
+    def _measured(self, row: int) -> list[int]:
+        """The stored examples of a held-out row in each held-out rendering; a row that has none is the same in all."""
         names = self.options.renderings.heldout
-        found = [index for row in rows.tolist() for name in names for index in self._in_rendering(row, name)]
-        unique = dict.fromkeys(found)  # a row without renderings is the same in each
-        return Examples(self.store, np.fromiter(unique, np.int64, len(unique)))
+        return list(dict.fromkeys(index for name in names for index in self._in_rendering(row, name)))
+
+    def _by_hash(self, rows: NDArray[np.int64]) -> list[int]:
+        """The rows in an order of their prompts' hashes, so that the first of them are of all sources and tasks."""
+        # The side was decided by the upper bits of the same key.
+        order = np.argsort(self.store.rows["prompt"][rows] & np.uint64(0xFFFFFFFF), kind="stable")
+        return [int(row) for row in rows[order]]
 
     def rows_of(self, examples: Examples) -> NDArray[np.int64]:
         """The stored row of each of the examples."""
@@ -102,16 +121,24 @@ class Dataset:
         for index, side in enumerate(self.selection.sides.tolist()):
             named = {TRAIN: "train", HELDOUT: "heldout"}.get(side)
             if named is not None and split in (None, named):
-                names = self.options.renderings
-                within = self._in_rendering(index, (names.train if named == "train" else names.heldout)[0])
-                examples = tuple(self.store.example(place) for place in within)
-                yield Row(index, self.store.origin(index), named, int(self.store.rows["source"][index]), examples)
+                yield self._row(index, named)
 
-    def asks(self, row: Row) -> bool:
-        """Whether a row has a prompt; plain text has none."""
-        source = sources_of(self.options)[row.source]
-        plain = self.store.facts["sources"][row.source]["format"] in ("text", "code")
-        return not plain or source.completion_after is not None
+    def asking(self, limit: int) -> list[Row]:
+        """At most so many held-out rows that have a prompt, chosen by its hash, in the order of the files."""
+        sources, facts = sources_of(self.options), self.store.facts["sources"]
+        plain = [
+            facts[number]["format"] in ("text", "code") and source.completion_after is None
+            for number, source in enumerate(sources)
+        ]
+        rows = self.selection.rows(HELDOUT)
+        asking = rows[~np.array(plain)[self.store.rows["source"][rows]]]
+        return [self._row(index, "heldout") for index in sorted(self._by_hash(asking)[:limit])]
+
+    def _row(self, index: int, split: str) -> Row:
+        names = self.options.renderings
+        within = self._in_rendering(index, (names.train if split == "train" else names.heldout)[0])
+        examples = tuple(self.store.example(place) for place in within)
+        return Row(index, self.store.origin(index), split, int(self.store.rows["source"][index]), examples)
 
     def demonstrations(self, rows: Sequence[Row]) -> list[Demonstration]:
         """The rows as they were before they were encoded; read from their sources again."""

@@ -147,7 +147,8 @@ class Decontaminator:
         found = [(-jaccard(runs, shingles(self._words[number], NEAR)), number) for number in near]
         if not found or -min(found)[0] < self.options.threshold:
             return None
-        return self._hit(min(found)[1], "near", self._words[min(found)[1]])
+        number = min(found)[1]
+        return self._hit(number, "whole" if self._words[number] == prompt else "near", self._words[number])
 
     def _overlap(self, text: list[str]) -> Hit | None:
         """A run of words in common that tells something."""

@@ -9,6 +9,7 @@ import difflib
 import math
 import reprlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from tutelage.data.jsonrows import explain, parse_json
@@ -51,7 +52,9 @@ def kind(value: object) -> str:
     """Say the type of a value in words; for a list or object with the keys inside."""
     if isinstance(value, Mapping):
         return "an object {" + ", ".join(map(str, value)) + "}"
-    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+    if value == []:
+        return "an empty list"
+    if isinstance(value, list) and isinstance(value[0], Mapping):
         return "a list of {" + ", ".join(map(str, value[0])) + "}"
     return _TYPES.get(type(value), type(value).__name__)
 
@@ -62,6 +65,18 @@ def hint(columns: Mapping[str, Any], wanted: str) -> str:
     near = next((name for name in others if name.strip().lower() == wanted.lower()), None)
     near = near or next(iter(difflib.get_close_matches(wanted, others, n=1, cutoff=NEAR)), None)
     return "" if near is None else f"found `{near}`: did you mean `{wanted}`?"
+
+
+@lru_cache(maxsize=4096)
+def misspelt(name: str, known: frozenset[str]) -> str:
+    """Return the one of `known` that a column's name is but for a letter or two; "" when there is none.
+
+    The first letter is seldom the wrong one: `height` is no `weight`.
+    """
+    if name in known:
+        return ""
+    alike = frozenset(one for one in known if one[:1] == str(name).strip()[:1].lower())
+    return next(iter(difflib.get_close_matches(str(name).strip().lower(), alike, n=1, cutoff=NEAR)), "")
 
 
 def text(record: Record, field: str) -> str:

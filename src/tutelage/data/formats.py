@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from tutelage.data.code import expand_functions, read_code, read_function
 from tutelage.data.completions import ANSWERS, read_prompt_completion, read_split_text, read_text
 from tutelage.data.conversations import read_messages_row, read_sharegpt_row
-from tutelage.data.fields import hint, kind, number, wrong_type
+from tutelage.data.fields import bad_row, hint, kind, misspelt, number, wrong_type
 from tutelage.data.instructions import (
     expand_instances,
     read_alpaca,
@@ -119,6 +119,7 @@ def parse(record: Record, format: Format, *, completion_after: str | None = None
     when `completion_after` is given for anything but plain text.
     """
     assert format != "auto", "bug: detect() names the format before parse() is called"
+    _refuse_misspelt(record, _OPTIONAL.get(format, _FOR_ALL))
     total = weight * _row_weight(record)
     if completion_after is None:
         return _FORMATS[format].read(record, total)
@@ -136,6 +137,16 @@ def _row_weight(record: Record) -> float:
         except ValueError:
             raise wrong_type(record, "weight", "a number", value) from None
     return 1.0 if value is None or value == "" else number(record, "weight", value)
+
+
+def _refuse_misspelt(record: Record, optional: frozenset[str]) -> None:
+    """Refuse a column that is an optional one misspelt: passed over, what it holds would be lost in silence."""
+    fields = record.fields
+    for name in fields:
+        meant = misspelt(name, optional)
+        if meant and fields.get(meant) is None and fields[name] not in (None, ""):
+            fix = f"write `{meant}`, or if it means something else, give it another name with `fields`"
+            raise bad_row(record, str(name), f"looks like `{meant}` misspelt", repr(fields[name])[:60], fix)
 
 
 def expand(record: Record, format: Format) -> tuple[Record, ...]:
@@ -251,6 +262,15 @@ _FORMATS: dict[Format, _Format] = {
     "code": _Format("content", "(only if named: source code, trained whole)", _never, read_code),
     "code-functions": _Format("content", "(only if named: Python, cut into functions)", _never, read_function),
 }
+
+_FOR_ALL = frozenset({"weight"})
+_OPTIONAL: dict[Format, frozenset[str]] = {
+    "sharegpt": _FOR_ALL | {"system"},
+    "alpaca": _FOR_ALL | {"input", "system", "history"},
+    "dolly": _FOR_ALL | {"context"},
+    "natural-instructions": _FOR_ALL | {"input"},
+}
+"""Columns that a row need not have, so that nobody would miss one that is misspelt."""
 
 _EXPANDED: dict[Format, Callable[[Record], tuple[Record, ...]]] = {
     "natural-instructions": lambda record: expand_instances(record, "Instances"),

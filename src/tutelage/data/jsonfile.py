@@ -14,11 +14,11 @@ from tutelage.data.jsonrows import (
     Rows,
     as_record,
     bad_encoding,
+    check_value,
     decode_json,
     explain,
     parse_json,
     read_json_lines,
-    refuse_half_characters,
     too_large,
 )
 from tutelage.errors import DataError, Problem
@@ -206,8 +206,7 @@ class _Window:
                 raise
             if end == len(self.text) and self.text[-1] not in '}]"' and self._grow():
                 continue  # a number may go on
-            if "\\u" in (text := self.text[self.at : end]):
-                refuse_half_characters(text, value)
+            check_value(self.text[self.at : end], value)
             self.at = end
             return value
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from tutelage.data.clean import Finding
 from tutelage.errors import DataError, Problem
 from tutelage.types import Origin
 
@@ -60,10 +62,11 @@ class Ledger:
         self.duplicates += 1
         self._list("duplicate prompt", origin)
 
-    def clean(self, rule: str, action: str, origin: Origin, field: str, excerpt: str) -> None:
-        """Note what a rule found in a row."""
-        self.cleaned.setdefault(rule, Counter())[action] += 1
-        self._show(rule, origin, field=field, excerpt=excerpt, action=action)
+    def clean(self, origin: Origin, findings: Iterable[Finding]) -> None:
+        """Note what the rules found in a row; a rule that found several things counts the row once."""
+        for rule, found in {finding.rule: finding for finding in findings}.items():
+            self.cleaned.setdefault(rule, Counter())[found.action] += 1
+            self._show(rule, origin, field=found.field, excerpt=found.excerpt, action=found.action)
 
     def contaminate(self, name: str, origin: Origin, question: Origin, kind: str, excerpt: str) -> None:
         """Note a row that holds a question of an evaluation set."""

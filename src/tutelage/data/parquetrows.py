@@ -17,17 +17,21 @@ def read_parquet(content: BinaryIO, path: str) -> Rows:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
+    number = 0
     try:
         with ParquetFile(content) as table:
             if why := _unsafe(list(table.schema_arrow), pa):
                 raise _unreadable(path, why)
-            number = 0
             for batch in table.iter_batches(_batch_size(table.metadata)):
                 for fields in batch.to_pylist():
                     number += 1
                     yield Record(Origin(path, number), fields)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise _unreadable(path, str(error)) from error
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        found = f"byte 0x{byte:02x} at offset {error.start} of a text after row {number:,}"
+        raise DataError(Problem("data/bad-encoding", "a text is not UTF-8", path, found)) from error
+    except pa.ArrowException as error:
+        raise _unreadable(path, str(error).strip()) from error
 
 
 def _batch_size(metadata: Any) -> int:

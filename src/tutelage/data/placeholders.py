@@ -71,6 +71,8 @@ def without_placeholders(row: Demonstration) -> Demonstration:
         if place is not None and row.messages[place].content == joined(instruction.text, instruction.input):
             messages[place] = with_content(row.messages[place], instruction.text)
         instruction = Instruction(instruction.text)
+    elif instruction and (shorter := _without_last(instruction.input)) != instruction.input:
+        instruction = Instruction(instruction.text, shorter)
     same = all(new is old for new, old in zip(messages, row.messages, strict=True))
     return (
         row

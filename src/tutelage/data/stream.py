@@ -21,13 +21,18 @@ from tutelage.data.decontaminate import Decontaminator, Hit
 from tutelage.data.selected import Selected
 from tutelage.errors import DataError, Problem
 from tutelage.recipe import DataOptions, HeldoutFile, Rows, Source
-from tutelage.types import Completion, Conversation, Demonstration, Message, Origin, Record
+from tutelage.types import Completion, Conversation, Demonstration, Document, Message, Origin, Record
 
 Progress = Callable[[str, int], None]
 """Called with the name of the stage and how many rows it has done since the last call."""
 
 _LOOKED_AT = 1000
 """Rows from which a format is recognised."""
+LARGEST = 1 << 22
+"""Characters of a row that are encoded whatever the limit in tokens is. A tokenizer takes some hundred bytes for each,
+so that a single row of a hundred megabytes would fill the memory, only to be found too long."""
+_MOST_PER_TOKEN = 16
+"""Characters for each token of the limit that are encoded, where these are more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,8 @@ class Stream:
             row = formats.parse(record, named, completion_after=source.completion_after, weight=weight)
         except DataError as error:
             return _refused(error, record.origin)
+        if (size := _characters(row)) > max(LARGEST, _MOST_PER_TOKEN * self.options.max_length):
+            return _too_large(size, record.origin)
         cleaned = self.clean(as_turns(row) if self.as_chat else row)
         if cleaned.row is None:
             rule = next(f.rule for f in cleaned.findings if f.action == "dropped")
@@ -156,6 +163,27 @@ class Stream:
             if hit is not None:
                 return Dropped(f"in evaluation set {hit.set}", record.origin, cleaned.findings, hit)
         return Parsed(cleaned.row, index, cleaned.findings)
+
+
+def _characters(row: Demonstration) -> int:
+    """Characters of a row, those of its calls and tools as they would be printed."""
+    if isinstance(row, Completion):
+        return len(row.prompt) + len(row.completion)
+    if isinstance(row, Document):
+        return len(row.text)
+    size = len(str(row.tools)) if row.tools else 0
+    for message in row.messages:
+        size += len(message.content)
+        if message.thinking is not None:
+            size += len(message.thinking)
+        if message.tool_calls:
+            size += len(str(message.tool_calls))
+    return size
+
+
+def _too_large(size: int, origin: Origin) -> Problem:
+    what, found = "the row is too large to be encoded", f"{size:,} characters"
+    return Problem("data/too-large", what, str(origin), found, fix="split it, or remove it")
 
 
 def _refused(error: DataError, origin: Origin) -> Dropped | Problem:

@@ -104,8 +104,7 @@ class Survey:
             self.ledger.drop(item.code.partition("/")[2], origin_of(item.where))
             return None
         origin = item.row.origin if isinstance(item, Parsed) else item.origin
-        for finding in item.findings:
-            self.ledger.clean(finding.rule, finding.action, origin, finding.field, finding.excerpt)
+        self.ledger.clean(origin, item.findings)
         if isinstance(item, Dropped):
             self.ledger.drop(item.reason, origin)
             if item.hit is not None:

@@ -76,13 +76,14 @@ def _messages(row: Conversation) -> dict[str, Any]:
 def _alpaca(row: Conversation) -> dict[str, Any]:
     *before, asked, answer = row.messages if len(row.messages) > 1 else (Message("", ""), *row.messages)
     turns = [(message.role, message.trained) for message in (*before, asked, answer)]
-    whole = row.instruction or Instruction(asked.content)
+    parts = row.instruction
+    if parts is None or joined(parts.text, parts.input) != asked.content:
+        parts = Instruction(asked.content)
     if (
         turns not in ([("user", 0.0), ("assistant", 1.0)], [("system", 0.0), ("user", 0.0), ("assistant", 1.0)])
         or not all(message.content for message in before)
         or row.tools
         or any(m.thinking is not None or m.tool_calls or m.name or m.tool_call_id for m in row.messages)
-        or joined(whole.text, whole.input) != asked.content
     ):
         raise DataError(
             Problem(
@@ -93,7 +94,7 @@ def _alpaca(row: Conversation) -> dict[str, Any]:
                 fix="write messages instead",
             )
         )
-    written = {"instruction": whole.text, "input": whole.input, "output": answer.content}
+    written = {"instruction": parts.text, "input": parts.input, "output": answer.content}
     return {**written, **({"system": before[0].content} if before else {})}
 
 
@@ -163,4 +164,6 @@ def explained(path: Path) -> Iterator[None]:
         code, what = ("machine/disk-full", "the disk is full") if full else ("machine/read-only", "cannot be written")
         fix = "free some space, or write elsewhere" if full else "write into a folder of your own, as in -o data/NAME"
         named = what if full else f"`{path}` {what}"
-        raise MachineError(Problem(code, named, str(path), str(error.strerror), fix=fix)) from error
+        inside = isinstance(error, NotADirectoryError | FileExistsError)
+        found = "a file stands where a folder is needed" if inside else str(error.strerror)
+        raise MachineError(Problem(code, named, str(path), found, fix=fix)) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,8 @@ class Question:
 
 
 def questions(dataset: Dataset, tokenizer: Tokenizer, stop_ids: Collection[int], limit: int) -> list[Question]:
-    """The first trained answer of each held-out row, up to `limit`; rows of plain text ask nothing."""
-    rows = list(islice(filter(dataset.asks, dataset.rows("heldout")), limit))
+    """The first trained answer of at most `limit` held-out rows, of all sources; rows of plain text ask nothing."""
+    rows = dataset.asking(limit)
     asked = zip(rows, dataset.demonstrations(rows), strict=True)
     return [_question(row, given, tokenizer, stop_ids) for row, given in asked]
 

@@ -57,7 +57,7 @@ class Rows(Section):
     """A .jsonl, .json, .csv, .parquet or .txt file (also .gz and .zst), a folder, a glob, an address or a hub id; or
     a list of them."""
     format: Format = "auto"
-    """How a row spells a demonstration; auto looks at a sample of rows from the whole file."""
+    """How a row spells a demonstration; auto looks at rows among the first thousand."""
     split: str | None = None
     """Split, for a hub data set; `train` to train on and `test` to hold out when not given."""
     subset: str | None = None

@@ -196,3 +196,24 @@ def test_progress_is_told_of_every_row(rows, encoder):
     seen = []
     prepare(options(rows([good(n) for n in range(7)])), encoder(), lambda stage, count: seen.append((stage, count)))
     assert seen.count(("reading", 1)) == seen.count(("encoding", 1)) == 7
+
+
+def test_what_is_measured_comes_from_all_over_the_held_out_rows(rows, encoder):
+    """A limit takes whole rows by hash, not the first of the file, and rows that ask are chosen alike."""
+    path = rows([{**good(n), "input": f"Box {n}"} for n in range(400)])
+    renderings = {"heldout": ["plain", "terse"]}
+    data = prepare(options(path, heldout=0.5, renderings=renderings), encoder())
+    every = data.examples("heldout")
+    some = data.examples("heldout", 41)
+    assert len(every) == 2 * data.ledger.heldout
+    assert len(some) == 40
+    assert data.rendering_of(some) == ["plain", "terse"] * 20
+    lines = [example.origin.line for example in some]
+    assert lines == sorted(lines)
+    assert max(lines) > 300
+    assert len(data.examples("heldout", 1)) == 2
+    asking = [row.origin.line for row in data.asking(20)]
+    assert asking == lines[::2]
+    plain = prepare(options(rows([{"text": f"Text {n}"} for n in range(40)], "t.jsonl"), heldout=0.5), encoder())
+    assert plain.ledger.heldout
+    assert plain.asking(5) == []

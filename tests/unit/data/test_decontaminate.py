@@ -59,11 +59,11 @@ def test_a_hit_says_which_question(plain):
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        (row(LONG), "near"),
+        (row(LONG), "whole"),
         (row(LONG.replace("twelve", "eleven")), "near"),
         (row(f"Solve this for my class. {LONG} Show all of the steps on the way to the result."), "words"),
         (row("Write a word problem.", f"Here is one: {LONG}"), "words"),
-        (row("Hello there, my friend", "Hello!", LONG, "315"), "near"),
+        (row("Hello there, my friend", "Hello!", LONG, "315"), "whole"),
         (row(SHORT), "whole"),
         (row("Say: " + SHORT), "whole"),
         (row("who are   YOU"), "whole"),
@@ -148,7 +148,7 @@ def test_what_many_questions_share_is_no_hit(against):
     subjects = ["ferns", "glass", "tides", "owls", "steel", "moss"]
     decontaminator = against(*(f"{HEAD} What are {subject} made of?" for subject in subjects))
     assert decontaminator.hit(row(f"{HEAD} Where do penguins live?")) is None
-    assert kind(decontaminator, row(f"{HEAD} What are owls made of?")) == "near"
+    assert kind(decontaminator, row(f"{HEAD} What are owls made of?")) == "whole"
     assert kind(decontaminator, row(f"Listen. {HEAD} What are owls made of? Be brief, and give me a list.")) == "words"
     few = against(*(f"{HEAD} What are {subject} made of?" for subject in subjects[:3]))
     assert kind(few, row(f"{HEAD} Where do penguins live?")) is not None
@@ -169,7 +169,7 @@ def test_numbers_and_signs_alone_are_no_hit(against):
     decontaminator = against(f"Continue this row of numbers for me please: {count}", f"Say the {letters} backwards")
     assert decontaminator.hit(row("Count to forty", count)) is None
     assert decontaminator.hit(row("Recite the alphabet", letters)) is None
-    assert kind(decontaminator, row(f"Continue this row of numbers for me please: {count}")) == "near"
+    assert kind(decontaminator, row(f"Continue this row of numbers for me please: {count}")) == "whole"
 
 
 def test_the_nearest_question_is_named(against):

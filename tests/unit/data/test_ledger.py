@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tutelage.data.clean import Finding
 from tutelage.data.ledger import LISTED, Ledger
 from tutelage.errors import DataError
 from tutelage.types import Origin
@@ -78,11 +79,11 @@ def test_repeated_prompts_are_kept_and_listed():
 def test_a_ledger_comes_back_from_its_state(events):
     ledger = filled(events)
     ledger.repeat(Origin("b.jsonl", 3))
-    ledger.clean("secrets", "repaired", Origin("b.jsonl", 4), "messages[0].content", "sk-...")
+    ledger.clean(Origin("b.jsonl", 4), [Finding("secrets", "repaired", "messages[0].content", "sk-...")] * 2)
     ledger.contaminate("gsm8k", Origin("b.jsonl", 5), Origin("test.jsonl", 6), "words", "Janet's ducks")
     again = Ledger.restored(json.loads(json.dumps(ledger.state())))
     assert again == ledger
     again.drop("over-long", Origin("a.jsonl", 99))
-    again.clean("secrets", "kept", Origin("b.jsonl", 7), "", "")
+    again.clean(Origin("b.jsonl", 7), [Finding("secrets", "kept", "", "")])
     assert again.dropped["over-long"] == ledger.dropped["over-long"] + 1
     assert again.as_json()["cleaned"] == {"secrets": {"kept": 1, "repaired": 1}}

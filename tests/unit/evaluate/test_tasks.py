@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -55,17 +56,17 @@ class Rows:
     def __init__(self, *given: tuple[int, str, list[float]], texts: tuple[int, ...] = ()) -> None:
         self.given, self.texts = given, texts
 
-    def rows(self, split: str) -> Iterator[Row]:
+    def asking(self, limit: int) -> list[Row]:
+        return list(islice(self._asking(), limit))
+
+    def _asking(self) -> Iterator[Row]:
         for line, side, weights in self.given:
-            if side == split:
+            if side == "heldout" and line not in self.texts:
                 origin = Origin("a", line)
                 start = next(i for i, weight in enumerate(weights) if weight)
                 ids = np.arange(10, 10 + len(weights), dtype=np.int32)
                 example = Example(ids, np.array(weights, dtype=np.float32), origin, start)
                 yield Row(line, origin, side, 0, (example,))
-
-    def asks(self, row: Row) -> bool:
-        return row.index not in self.texts
 
     def demonstrations(self, rows: list[Row]) -> list[Conversation]:
         turns = (Message("system", "s"), Message("user", "u"), Message("assistant", "a"), Message("user", "later"))
