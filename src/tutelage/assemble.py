@@ -57,12 +57,12 @@ class Prepared:
         )
         return Mixture(portions(data.train, sizes, tokens, data.mixture), seed=self.recipe.train.seed)
 
-    @property
+    @cached_property
     def train(self) -> Examples:
         """What is trained on, each example once."""
         return self.dataset.examples("train")
 
-    @property
+    @cached_property
     def heldout(self) -> Examples:
         """What is measured on."""
         return self.dataset.examples("heldout", self.recipe.evaluate.examples)
@@ -135,7 +135,10 @@ def groups(prepared: Prepared, *, token_budget: int) -> Iterator[Group]:
         prepared.mixture.order, size=options.global_batch_size, epochs=prepared.epochs, steps=options.steps
     )
     for batch in batches:
-        examples = [store.example(slots.index(slot, batch.epoch)) for slot in batch.examples]
+        order = prepared.mixture.order(batch.epoch)
+        places = map(order.at, range(batch.first, batch.first + len(batch.examples)))
+        # A rendering is chosen by the pass over the source, so that each is shown before one comes again.
+        examples = [store.example(slots.index(slot, turn)) for slot, turn in places]
         cut = micro_batches([len(example) for example in examples], token_budget)
         packed = [pack([examples[i] for i in group]) for group in cut]
         yield Group(batch.step, packed, [example.origin for example in examples], options.seed)
@@ -169,7 +172,8 @@ def describe_mixture(prepared: Prepared) -> list[dict[str, Any]]:
     """For each source its examples and tokens, how many of them an epoch takes, and how often the run passes it."""
     size = prepared.mixture.size
     steps, batch = prepared.steps, prepared.recipe.train.global_batch_size
-    epochs = prepared.epochs if prepared.recipe.train.steps is None else steps * batch / size
+    whole, rest = divmod(steps, -(-size // batch))  # the last step of an epoch is smaller
+    epochs = prepared.epochs if prepared.recipe.train.steps is None else whole + rest * batch / size
     return [
         {
             "source": portion.name,

@@ -257,8 +257,8 @@ def _observation(recipe: dict[str, Any], patch: pytest.MonkeyPatch) -> dict[str,
     patch.setitem(sys.modules, "datasets.exceptions", SimpleNamespace(DatasetsError=RuntimeError))
     tinyruns.prove_here(patch)
     for name in ("tokens", "shelf"):
-        Path(name, "old").mkdir(parents=True)
-        Path(name, "old", "part").write_text("somebody's tokens")
+        Path(name, "0" * 32).mkdir(parents=True)
+        Path(name, "0" * 32, "part").write_text("somebody's tokens")
     before = set(os.listdir())
     try:
         result = commands.train(recipe)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,8 +95,8 @@ class Building:
         )
         self._searched = 0
         """Prompts that the parts on disk hold for the search for near-duplicates."""
-        self._waiting: deque[tuple[Item, int]] = deque()
-        """Rows on their way through the encoder, with how many examples' worth of renderings each has."""
+        self._waiting: deque[tuple[Item | None, int]] = deque()
+        """Rows on their way through the encoder, with the renderings of each; None for one that is only counted."""
 
     def run(self) -> None:
         """Fill the store and complete it.
@@ -134,12 +135,20 @@ class Building:
         parts = parts_of(self.folder)
         if not parts:
             return
-        state = json.loads((parts[-1] / "part.json").read_text("utf-8"))
+        names = () if self._near is None else self._near.state()
+        try:
+            state = json.loads((parts[-1] / "part.json").read_text("utf-8"))
+            searched = [{name: np.load(part / f"near-{name}.npy") for name in names} for part in parts]
+        except (OSError, ValueError):  # somebody took a part of it away: begin anew
+            shutil.rmtree(self.folder)
+            self.folder.mkdir()
+            return
         self.done = Progressed.restored(state["progress"])
         self._writer.parts = len(parts)
+        self.encoder.take_up()
         if self._near is not None:
-            for part in parts:
-                self._near.restore({name: np.load(part / f"near-{name}.npy") for name in self._near.state()})
+            for part in searched:
+                self._near.restore(part)
             self._searched = len(self._near)
 
     def _rows_to_encode(self) -> Iterator[Demonstration]:
@@ -156,7 +165,8 @@ class Building:
                 self._waiting.append((item, len(variants)))
                 yield from variants
             else:
-                self._waiting.append((item, 0))
+                self._waiting.append((None if isinstance(item, Parsed) else item, 0))
+                self._settle_waiting()
 
     def _variants(self, row: Demonstration) -> list[Demonstration]:
         if self.renderings != ("plain",) and isinstance(row, Conversation) and row.instruction is not None:
@@ -185,6 +195,8 @@ class Building:
         self.done.bad += 1
         self.problems.append(problem)
         self.done.ledger.drop(problem.code.partition("/")[2], origin_of(problem.where))
+        if len(self.problems) == PART_ROWS:
+            self._commit()
 
     def _store(self, item: Parsed, results: list[list[Example] | OverLong | Problem]) -> None:
         """One row with the results of all its renderings."""
@@ -204,7 +216,7 @@ class Building:
         self._note(item)
         self.stream.progress("encoding", 1)
         renderings = len(results)
-        if len(examples) != renderings * len(results[0]):  # type: ignore[arg-type]
+        if len({len(result) for result in results}) > 1:  # type: ignore[arg-type]
             # The template joins the turns of one rendering and not those of another: they cannot take turns.
             examples, renderings = results[0], 1  # type: ignore[assignment]
         file = self.done.files.setdefault(origin.file, len(self.done.files))

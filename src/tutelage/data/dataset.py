@@ -6,7 +6,6 @@ stream ──> building ──> store ──> selection ──> train · held ou
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,11 +26,12 @@ from tutelage.data.renderings import rendered
 from tutelage.data.selection import HELDOUT, TRAIN, Selection, select
 from tutelage.data.shelf import Shelf
 from tutelage.data.skeleton import Unsteady
+from tutelage.data.sources import fingerprint
 from tutelage.data.split import prompt_key
-from tutelage.data.store import Store, parts_of
+from tutelage.data.store import Store
 from tutelage.data.stream import Parsed, Progress, Stream, sources_of
 from tutelage.errors import DataError, Problem
-from tutelage.recipe import DataOptions
+from tutelage.recipe import DataOptions, Rows
 from tutelage.types import Conversation, Demonstration, Example, Origin
 
 
@@ -142,14 +142,29 @@ class Dataset:
 
     def demonstrations(self, rows: Sequence[Row]) -> list[Demonstration]:
         """The rows as they were before they were encoded; read from their sources again."""
-        wanted = {(row.source, str(row.origin), int(self.store.rows["prompt"][row.index])): row.index for row in rows}
+        # Rows of one origin may ask the same; they come in the order in which they were stored.
+        alike = {self._place(row.index): self._all_alike(row.index) for row in rows}
         found: dict[int, Demonstration] = {}
         for item in self.stream.items(only=[(row.source, row.origin) for row in rows]) if rows else ():
             if isinstance(item, Parsed):
-                index = wanted.get((item.source, str(item.row.origin), prompt_key(item.row)))
-                if index is not None:
-                    found[index] = item.row
+                places = alike.get((item.source, str(item.row.origin), prompt_key(item.row)))
+                if places:
+                    found[places.pop(0)] = item.row
         return [self._as_stored(found[row.index], row) for row in rows]
+
+    def _place(self, index: int) -> tuple[int, str, int]:
+        row = self.store.rows[index]
+        return int(row["source"]), str(self.store.origin(index)), int(row["prompt"])
+
+    def _all_alike(self, index: int) -> list[int]:
+        """The stored rows that cannot be told from this one: those around it with its origin and prompt."""
+        lines, place = self.store.rows["line"], self._place(index)
+        first = last = index
+        while first > 0 and lines[first - 1] == lines[index]:
+            first -= 1
+        while last + 1 < len(lines) and lines[last + 1] == lines[index]:
+            last += 1
+        return [other for other in range(first, last + 1) if self._place(other) == place]
 
     def _as_stored(self, row: Demonstration, stored: Row) -> Demonstration:
         names = self.options.renderings
@@ -198,16 +213,13 @@ def prepare(
             encoder.notices.clear()
             encoder.stop_ids.clear()
             Building(folder, stream, encoder, options).run()
-        store = Store(folder)
-        refuse_bad_rows(_problems(store), store.facts, options)
-        if store.facts["over_long"] and options.over_long == "error":
-            raise over_long_error(store, options.max_length)
+        _refuse_changed(sources_of(options), content["sources"])
+        _refuse(Store(folder), options)
 
     shelf = Shelf(options.store, options.store_limit)
     store = shelf.opened(content, build, lambda: say("another process is encoding the same rows; waiting for it"))
     ledger = Ledger.restored(store.facts["ledger"])
-    problems = _problems(store)
-    refuse_bad_rows(problems, store.facts, options)
+    problems = _refuse(store, options)
     selection = select(store, options, ledger)
     names = [*map(name_of, options.train), "held out"]
     described = [
@@ -220,6 +232,26 @@ def prepare(
     return Dataset(store, options, selection, ledger, described, stream, problems)
 
 
-def _problems(store: Store) -> list[Problem]:
-    parts = (json.loads((part / "part.json").read_text("utf-8")) for part in parts_of(store.folder))
-    return [Problem(**problem) for part in parts for problem in part["problems"]]
+def _refuse(store: Store, options: DataOptions) -> list[Problem]:
+    """Refuse what the recipe does not allow; the malformed rows that it does.
+
+    Raises:
+        DataError: as `prepare` says.
+    """
+    problems = [Problem(**problem) for state in store.states for problem in state["problems"]]
+    refuse_bad_rows(problems, store.facts, options)
+    if store.facts["over_long"] and options.over_long == "error":
+        raise over_long_error(store, options.max_length)
+    return problems
+
+
+def _refuse_changed(rows: list[Rows], before: list[dict[str, Any]]) -> None:
+    """Make sure that the files are still those whose hash names the store.
+
+    Raises:
+        DataError: data/unreadable, when one was changed while it was read.
+    """
+    for source, known in zip(rows, before, strict=True):
+        if "split" not in known and fingerprint(source) != known:  # a hub set has one
+            what, fix = "a file was changed while it was read", "run it again"
+            raise DataError(Problem("data/unreadable", what, str(known["path"]), fix=fix))

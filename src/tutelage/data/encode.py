@@ -65,6 +65,11 @@ class Encoder:
         assert self.template is not None, "bug: a conversation reached the encoder of a model without a template"
         return Renderer(self.tokenizer, self.template)
 
+    def take_up(self) -> None:
+        """Know that rows were rendered before, by a process that can no longer be asked how."""
+        if self.template is not None:
+            self._renderer.unchecked = True
+
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[dict[str, object]] = ()) -> list[int]:
         """The ids that a server sends to the model so that it answers these messages."""
         conversation = Conversation(Origin("", 0), tuple(messages), tools=tuple(tools))

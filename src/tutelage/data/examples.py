@@ -66,7 +66,7 @@ class Training:
         return len(self._first)
 
     def index(self, slot: int, epoch: int) -> int:
-        """The stored example that stands in a slot in an epoch."""
+        """The stored example that stands in a slot in a pass over its source."""
         first = int(self._first[slot])
         if self._renderings[slot] == 1:
             return first

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
+import unicodedata
 from datetime import date
-from importlib import metadata, resources
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+import tutelage.types
 from tutelage.data import sources
 from tutelage.data.building import stored_renderings
 from tutelage.data.encode import Encoder
@@ -21,7 +25,7 @@ def identity(options: DataOptions, encoder: Encoder, stream: Stream) -> dict[str
     template, near = encoder.template, options.duplicates
     return {
         "code": _code(),
-        "packages": {name: metadata.version(name) for name in ("tokenizers", "jinja2")},
+        "packages": _versions(),
         "sources": [sources.fingerprint(source) for source in rows],
         "read": [source.model_dump(mode="json", exclude={"name", "share", "cap"}) for source in rows],
         "clean": options.clean.model_dump(),
@@ -41,10 +45,19 @@ def identity(options: DataOptions, encoder: Encoder, stream: Stream) -> dict[str
 
 
 def _code() -> str:
-    """Hash of this package's own sources: other code, other store."""
+    """Hash of the sources that decide it: other code, other store."""
     digest = hashlib.sha256()
-    for package in ("tutelage.data", "tutelage.recipe"):
-        for file in sorted(resources.files(package).iterdir(), key=lambda file: file.name):
-            if file.name.endswith(".py"):
-                digest.update(file.read_bytes())
+    package = Path(tutelage.types.__file__).parent
+    files = [package / "types.py", *(package / "data").rglob("*.py"), *(package / "recipe").rglob("*.py")]
+    for file in sorted(files):
+        digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
     return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    """The packages that decide how text is read and cut up."""
+    found = {"unicode": unicodedata.unidata_version}
+    for name in ("tokenizers", "jinja2", "ftfy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

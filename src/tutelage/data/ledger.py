@@ -57,10 +57,11 @@ class Ledger:
         self.dropped[reason] += 1
         self._list(reason, origin)
 
-    def repeat(self, origin: Origin) -> None:
-        """Note a row whose prompt was read before."""
+    def repeat(self, origin: Origin, *, listed: bool = True) -> None:
+        """Note a row whose prompt was read before; one that was dropped is listed by its reason."""
         self.duplicates += 1
-        self._list("duplicate prompt", origin)
+        if listed:
+            self._list("duplicate prompt", origin)
 
     def clean(self, origin: Origin, findings: Iterable[Finding]) -> None:
         """Note what the rules found in a row; a rule that found several things counts the row once."""

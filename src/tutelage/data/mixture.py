@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tutelage.data.plan import Permutation
-from tutelage.errors import Problem, RecipeError
+from tutelage.errors import DataError, Problem, RecipeError
 from tutelage.recipe import MixtureOptions, Source
 
 
@@ -67,18 +67,22 @@ class Order:
         return self._mixture.size
 
     def __getitem__(self, position: int) -> int:
+        return self.at(position)[0]
+
+    def at(self, position: int) -> tuple[int, int]:
+        """The example at a position, and which pass over its source it is part of, counted from 0."""
         place = self._shuffled[position]
         number = int(np.searchsorted(self._mixture._starts, place, side="right")) - 1
         portion = self._mixture.portions[number]
         within = place - int(self._mixture._starts[number])
         if portion.taken == portion.size:  # A whole pass, which is shuffled already.
-            return portion.first + within
+            return portion.first + within, self._epoch
         turn, index = divmod(self._epoch * portion.taken + within, portion.size)
         if (number, turn) not in self._passes:
             self._passes[number, turn] = Permutation(
                 portion.size, seed=self._mixture.seed, epoch=turn, purpose=f"source {number}"
             )
-        return portion.first + self._passes[number, turn][index]
+        return portion.first + self._passes[number, turn][index], turn
 
 
 def portions(
@@ -90,7 +94,9 @@ def portions(
         RecipeError: recipe/conflict, when a source that was given a share has nothing to train on.
     """
     names = [name_of(source) for source in sources]
-    empty = [name for name, size in zip(names, sizes, strict=True) if not size]
+    empty = [name for name, size, inside in zip(names, sizes, tokens, strict=True) if not size or not inside]
+    if len(empty) == len(names):
+        raise DataError(Problem("data/no-rows", "no row is left to train on"))
     if empty and options.by != "size":
         what = f"`{empty[0]}` has a share of the mixture and no rows to train on"
         raise RecipeError(Problem("recipe/conflict", what, fix="remove the source, or look at its dropped rows"))

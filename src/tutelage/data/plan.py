@@ -58,6 +58,8 @@ class GlobalBatch:
     epoch: int
     """Counted from 0."""
     examples: tuple[int, ...]
+    first: int
+    """Position of the first of them in the epoch."""
 
 
 class Order(Protocol):
@@ -87,7 +89,7 @@ def global_batches(
                 return
             step += 1
             end = min(start + size, len(now))
-            yield GlobalBatch(step, epoch, tuple(now[position] for position in range(start, end)))
+            yield GlobalBatch(step, epoch, tuple(now[position] for position in range(start, end)), start)
         epoch += 1
 
 

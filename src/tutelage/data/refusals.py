@@ -51,11 +51,12 @@ def over_long_error(store: Store, limit: int) -> DataError:
     lengths = [*store.lengths.tolist(), *(length for _, _, length in over_long)]
     quantiles = ", ".join(f"{q} % up to {int(np.percentile(lengths, q)):,}" for q in (50, 90, 99))
     places = ", ".join(f"{file}:{line}" for file, line, _ in over_long[:5])
-    more = f" and {len(over_long) - 5:,} more" if len(over_long) > 5 else ""
+    count: int = store.facts["ledger"]["dropped"]["over-long"]
+    more = f" and {count - 5:,} more" if count > 5 else ""
     return DataError(
         Problem(
             "data/over-long",
-            f"{len(over_long):,} of {store.facts['items']:,} rows are longer than data.max_length = {limit:,} tokens",
+            f"{count:,} of {store.facts['items']:,} rows are longer than data.max_length = {limit:,} tokens",
             where=places + more,
             found=f"lengths in tokens: {quantiles}, the longest {max(lengths):,}",
             why="cutting a row would cut its answer and its stop token",

@@ -55,7 +55,7 @@ class Renderer:
         self._tokenizer = tokenizer
         self._disguise = tokenizer.disguise
         self._skeletons: dict[tuple[tuple[str, bool], ...], Skeleton | None] = {}
-        self._unchecked = False
+        self.unchecked = False
         """Whether a conversation was given as its skeleton has it, without a look at what the template writes."""
         # What differs from one rendering to the next of the same messages has no skeleton.
         self._steady = not (template.uses_clock or template.uses_chance) and traceable(template.tree)
@@ -91,10 +91,10 @@ class Renderer:
             for index, prompt, rest in made.turns
         ]
         if not made.due:
-            self._unchecked = True
+            self.unchecked = True
         elif turns != self._rendered(conversation):
             self._steady = False
-            if self._unchecked:
+            if self.unchecked:
                 raise Unsteady(self.template.name)
             return None
         return turns
@@ -160,6 +160,10 @@ class Renderer:
             notice = "an answer follows its prompt as it stands in the data: the template writes it otherwise"
         if any(show(call["function"]["name"]) not in completion for call in answer.tool_calls):
             raise self._left_out("a tool call", conversation)
+        if show(answer.content.rpartition(_CLOSE)[2].strip()) not in completion:
+            if not answer.tool_calls:
+                raise self._left_out("the content, or writes it otherwise,", conversation)
+            notice = "what an answer says beside its tool calls is left out: the template writes only the calls"
         return completion, notice
 
     def markers_in(self, conversation: Conversation) -> list[str]:

@@ -87,8 +87,12 @@ def _hold_one_out(
     held: NDArray[np.bool_], place: NDArray[np.float64], groups: NDArray[np.int64], mine: NDArray[np.bool_]
 ) -> None:
     """Of a source with several prompts of which none is held out, hold out the one that comes first by hash."""
-    if mine.any() and not held[mine].any() and len(np.unique(groups[mine])) > 1:
-        rows = np.flatnonzero(mine)
+    if not mine.any() or held[mine].any() or len(np.unique(groups[mine])) == 1:
+        return
+    # A group that other sources share might be all that they have.
+    own = mine & ~np.isin(groups, groups[~mine])
+    if own.any():
+        rows = np.flatnonzero(own)
         held[groups == groups[rows[np.argmin(place[rows])]]] = True
 
 
@@ -127,7 +131,7 @@ def _count(
         ledger.drop(REASONS[sides[place] - 2], store.origin(place))
     index = np.arange(len(sides))
     for place in np.flatnonzero(prompts != index).tolist():
-        ledger.repeat(store.origin(place))
+        ledger.repeat(store.origin(place), listed=bool(sides[place] <= HELDOUT))
     answers = np.zeros(len(sides), dtype=np.int64)  # different answers to each prompt
     np.add.at(answers, prompts[pairs == index], 1)
     ledger.conflicts = int((answers > 1).sum())

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ from tutelage.cache import cache_folder
 from tutelage.data.store import Store, size_of
 from tutelage.errors import MachineError, Problem, TutelageError
 
+_NAME = re.compile(r"[0-9a-f]{32}")
+"""Names of stores; whatever else lies in the folder is not ours."""
+
 
 def name_of(identity: dict[str, Any]) -> str:
     """The name of the store with this content."""
@@ -30,11 +34,28 @@ def name_of(identity: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def _whole(path: Path) -> Store | None:
+    """The store, or None where there is none that is complete; what is left of a broken one is removed."""
+    if not (path / "store.json").is_file():
+        return None
+    try:
+        return Store(path)
+    except (OSError, ValueError, KeyError):
+        _remove(path)
+        return None
+
+
+def _remove(path: Path) -> None:
+    """Remove a store; first what says that it is complete, in case this is cut short."""
+    (path / "store.json").unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+
+
 class Shelf:
     """A folder of token stores."""
 
     def __init__(self, folder: str | None, limit: int) -> None:
-        self.folder = Path(folder) if folder is not None else cache_folder() / "tokens"
+        self.folder = Path(folder).expanduser() if folder is not None else cache_folder() / "tokens"
         self.limit = limit
 
     def opened(self, identity: dict[str, Any], build: Callable[[Path], None], wait: Callable[[], None]) -> Store:
@@ -48,16 +69,18 @@ class Shelf:
         """
         path = self.folder / name_of(identity)
         with self._explained(), self._locked(path, wait):
-            if not (path / "store.json").is_file():
+            store = _whole(path)
+            if store is None:
                 path.mkdir(exist_ok=True)
                 try:
                     build(path)
                 except TutelageError:
-                    shutil.rmtree(path, ignore_errors=True)
+                    _remove(path)
                     raise
+                store = Store(path)
             os.utime(path)
-            store = Store(path)
-        self._evict(keep=path)
+        with self._explained():
+            self._evict(keep=path)
         return store
 
     @contextmanager
@@ -82,15 +105,19 @@ class Shelf:
 
         A run that has mapped a store reads on from it after it was removed.
         """
-        stores = sorted((p for p in self.folder.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
-        sizes = {path: size_of(path) for path in stores}
-        total = sum(sizes.values())
+        stores = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
+        used: dict[Path, float] = {}
         for path in stores:
+            with contextlib.suppress(FileNotFoundError):  # another process may be removing it
+                used[path] = path.stat().st_mtime
+        sizes = {path: size_of(path) for path in used}
+        total = sum(sizes.values())
+        for path in sorted(used, key=lambda path: used[path]):
             if total <= self.limit:
                 return
             if path != keep:
                 with contextlib.suppress(Timeout), self._locked(path, None):
-                    shutil.rmtree(path, ignore_errors=True)
+                    _remove(path)
                     total -= sizes[path]
 
     @contextmanager
@@ -101,7 +128,7 @@ class Shelf:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 code, what = "machine/disk-full", "the disk of the token store is full"
-            elif str(error.filename or "").startswith(str(self.folder)):
+            elif error.filename and Path(str(error.filename)).is_relative_to(self.folder):
                 code, what = "machine/read-only", "the folder of the token store cannot be written"
             else:
                 raise

@@ -149,6 +149,10 @@ class Text:
         """Whether each stand-in was written as it is."""
         return not any(trace in piece for piece in self._pieces[::2] for trace in _TRACES)
 
+    def holds(self, index: int) -> bool:
+        """Whether there is a place for this content."""
+        return any(place == index for _, place in self._places)
+
     def filled(self, contents: Sequence[str]) -> str:
         """The text with the contents in their places."""
         pieces = self._pieces.copy()
@@ -218,6 +222,8 @@ def skeleton(trained: Sequence[int], seen: Conditions, render: Callable[[int, bo
         if seen.unknown or not whole.startswith(prompt):
             return None
         turns.append((index, Text(prompt), Text(whole[len(prompt) :])))
+    if not all(completion.holds(index) for index, _, completion in turns):
+        return None
     if seen.unknown or not all(prompt.sound and completion.sound for _, prompt, completion in turns):
         return None
     return Skeleton(seen, turns)

@@ -12,6 +12,7 @@ A part is written under another name, synced and renamed, so that one that has i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -26,13 +27,13 @@ from numpy.typing import NDArray
 from tutelage.types import Example, Origin
 
 SPAN = np.dtype([("start", "<u4"), ("length", "<u4"), ("weight", "<f4")])
-EXAMPLE = np.dtype([("length", "<u4"), ("prompt", "<u4"), ("spans", "<u2")])
+EXAMPLE = np.dtype([("length", "<u4"), ("prompt", "<u4"), ("spans", "<u4")])
 ROW = np.dtype(
     [
         ("prompt", "<u8"),
         ("pair", "<u8"),
         ("line", "<u4"),
-        ("file", "<u2"),
+        ("file", "<u4"),
         ("source", "<u2"),
         ("examples", "<u2"),
         ("renderings", "u1"),
@@ -100,19 +101,24 @@ class Writer:
         """Write what holds for all parts; the store is complete with it, and what only the building needed leaves."""
         for name, array in arrays.items():
             _write(self.folder / f"{name}.npy", array)
+        whole = {"parts": self.parts, "vocabulary": self.vocabulary, "arrays": sorted(arrays), **facts}
+        write_json(self.folder / "store.json", whole)
         for left in self.folder.glob("part-*/near-*.npy"):
             left.unlink()
-        write_json(self.folder / "store.json", {"parts": self.parts, "vocabulary": self.vocabulary, **facts})
 
 
 class Store:
-    """A complete store, open for reading; tokens are mapped, not read."""
+    """A complete store, open for reading; tokens are mapped, so they can be read even after it was removed."""
 
     def __init__(self, folder: Path) -> None:
+        """Open the store; raises OSError, ValueError or KeyError when something of it is missing."""
         self.folder = folder
         self.facts: dict[str, Any] = json.loads((folder / "store.json").read_text("utf-8"))
         parts = [folder / f"part-{number:05}" for number in range(self.facts["parts"])]
         type = _id_type(self.facts["vocabulary"])
+        self._arrays = {name: np.load(folder / f"{name}.npy") for name in self.facts["arrays"]}
+        self.states: list[dict[str, Any]] = [json.loads((part / "part.json").read_text("utf-8")) for part in parts]
+        """What was written with each part."""
         self._tokens = [_map(part / "tokens.bin", type) for part in parts]
         self.rows = _joined([_table(part / "rows.npz", ROW) for part in parts], ROW)
         examples = [_table(part / "examples.npz", EXAMPLE) for part in parts]
@@ -156,8 +162,7 @@ class Store:
 
     def array(self, name: str) -> NDArray[Any] | None:
         """An array that was written at the end, or None."""
-        path = self.folder / f"{name}.npy"
-        return np.load(path) if path.is_file() else None
+        return self._arrays.get(name)
 
     def bytes_on_disk(self) -> int:
         """What the store takes."""
@@ -174,7 +179,11 @@ def parts_of(folder: Path) -> list[Path]:
 
 def size_of(folder: Path) -> int:
     """Bytes of all files in a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another process may be removing it
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -238,7 +247,7 @@ def _write(path: Path, array: NDArray[Any]) -> None:
             np.savez_compressed(file, **columns)
         elif path.suffix == ".npy":
             np.save(file, array)
-        else:
-            array.tofile(file)
+        else:  # not `tofile`, whose errors do not say that the disk is full
+            file.write(np.ascontiguousarray(array).data.cast("B") if len(array) else b"")
         file.flush()
         os.fsync(file.fileno())

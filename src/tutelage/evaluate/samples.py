@@ -36,8 +36,10 @@ def questions(dataset: Dataset, tokenizer: Tokenizer, stop_ids: Collection[int],
 def _question(row: Row, given: Demonstration, tokenizer: Tokenizer, stop_ids: Collection[int]) -> Question:
     example = row.examples[0]
     start = example.prompt_length
-    after = np.flatnonzero(example.weights[start:] == 0)
-    end = start + int(after[0]) if len(after) else len(example)
+    # What an answer thinks may come first, untrained; the answer is over where training ends.
+    trained = start + int(np.flatnonzero(example.weights[start:])[0])
+    after = np.flatnonzero(example.weights[trained:] == 0)
+    end = trained + int(after[0]) if len(after) else len(example)
     answer = example.input_ids[start:end].tolist()
     if answer and answer[-1] in stop_ids:
         answer = answer[:-1]
