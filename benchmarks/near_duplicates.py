@@ -10,7 +10,7 @@ import resource
 import time
 
 from tutelage.data import formats, sources
-from tutelage.data.dedup import NearDuplicates
+from tutelage.data.repeats.dedup import NearDuplicates
 from tutelage.data.split import asked
 from tutelage.recipe import Source
 from tutelage.types import Record

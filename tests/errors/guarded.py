@@ -112,7 +112,7 @@ def _awaited(child: int, reading: int, seconds: float) -> str:
 def _guarded(job: dict[str, Any]) -> dict[str, Any]:
     """What `check` comes to, with the seconds and megabytes that it took and what it was kept from."""
     from tutelage import commands
-    from tutelage.data import sandbox
+    from tutelage.data.encode import sandbox
     from tutelage.errors import TutelageError
 
     os.chdir(job["folder"])

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from conftest import REFUSED_TEMPLATES, TEMPLATES, make_encoder, make_template_tokenizer
-from tutelage.data.template import as_mapping
+from tutelage.data.encode.template import as_mapping
 from tutelage.export.folder import save_tokenizer
 from tutelage.types import Conversation, Message, Origin
 

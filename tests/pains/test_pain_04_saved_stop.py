@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from tutelage.data.template import ChatTemplate
+from tutelage.data.encode.template import ChatTemplate
 
 A, B = "<|endoftext|>", "<|im_end|>"
 

@@ -10,7 +10,7 @@ from conftest import REFUSED_TEMPLATES, TEMPLATES, make_encoder, make_template_t
 from conftest import supervised_spans as spans_of
 from tutelage.data.dataset import prepare
 from tutelage.data.encode import CUT_NOTICE, OverLong
-from tutelage.data.trim import CUT, cut_to_fit
+from tutelage.data.encode.trim import CUT, cut_to_fit
 from tutelage.errors import DataError
 from tutelage.recipe import DataOptions
 from tutelage.types import Completion, Conversation, Message, Origin

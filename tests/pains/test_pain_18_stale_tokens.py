@@ -11,10 +11,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from conftest import make_encoder, make_template_tokenizer
-from tutelage.data import building, identity
 from tutelage.data.dataset import prepare
 from tutelage.data.encode import Encoder
-from tutelage.data.template import ChatTemplate
+from tutelage.data.encode.template import ChatTemplate
+from tutelage.data.store import building, identity
 from tutelage.errors import DataError
 from tutelage.recipe import DataOptions
 

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 import tinyruns
 from tutelage import assemble, config
-from tutelage.data.decontaminate import Decontaminator
+from tutelage.data.repeats.decontaminate import Decontaminator
 from tutelage.data.split import normal
 from tutelage.data.stream import Parsed
 from tutelage.data.survey import Survey

@@ -10,7 +10,7 @@ from conftest import TEMPLATES, make_encoder
 from conftest import supervised_spans as spans_of
 from templates.published import FACTS, MORE, published_tokenizer
 from tutelage.data.encode import SPLIT_NOTICE
-from tutelage.data.template import as_mapping
+from tutelage.data.encode.template import as_mapping
 from tutelage.errors import ModelError
 from tutelage.types import Conversation, Message, Origin
 

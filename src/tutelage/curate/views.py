@@ -13,9 +13,9 @@ from tutelage import assemble, commands
 from tutelage.assemble import Prepared
 from tutelage.curate.given import What, given
 from tutelage.curate.outputs import Outputs
-from tutelage.data.lengths import token_statistics
 from tutelage.data.mixture import name_of
 from tutelage.data.show import PreviewRow
+from tutelage.data.statistics.lengths import token_statistics
 from tutelage.data.stream import Dropped, Parsed, Stream
 from tutelage.data.survey import Survey
 from tutelage.data.written import as_line

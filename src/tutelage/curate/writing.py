@@ -13,12 +13,12 @@ from tutelage import commands
 from tutelage.curate.given import Chosen, What, given
 from tutelage.curate.outputs import Outputs
 from tutelage.curate.views import left, survey
-from tutelage.data.building import origin_of
 from tutelage.data.ledger import Ledger
 from tutelage.data.mixture import Mixture, name_of, portions
 from tutelage.data.pairs import pairs
 from tutelage.data.refusals import refuse_bad_rows
 from tutelage.data.selection import HELDOUT, REASONS, TRAIN
+from tutelage.data.store.building import origin_of
 from tutelage.data.stream import Dropped, Parsed, Stream
 from tutelage.data.survey import Survey
 from tutelage.data.written import Files, Form, as_line, pair_as_line

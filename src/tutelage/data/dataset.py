@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.data.building import Building, stored_renderings
 from tutelage.data.encode import Encoder
+from tutelage.data.encode.skeleton import Unsteady
 from tutelage.data.examples import Examples, Training
-from tutelage.data.identity import identity
 from tutelage.data.ledger import Ledger
 from tutelage.data.mixture import name_of
 from tutelage.data.refusals import over_long_error, refuse_bad_rows
 from tutelage.data.renderings import rendered
 from tutelage.data.selection import HELDOUT, TRAIN, Selection, select
-from tutelage.data.shelf import Shelf
-from tutelage.data.skeleton import Unsteady
 from tutelage.data.sources import fingerprint
 from tutelage.data.split import prompt_key
 from tutelage.data.store import Store
+from tutelage.data.store.building import Building, stored_renderings
+from tutelage.data.store.identity import identity
+from tutelage.data.store.shelf import Shelf
 from tutelage.data.stream import Parsed, Progress, Stream, sources_of
 from tutelage.errors import DataError, Problem
 from tutelage.recipe import DataOptions, Rows

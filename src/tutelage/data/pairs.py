@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import chain, islice
 
 from tutelage.data import formats, sources
+from tutelage.data.formats.trees import ranked_pairs
 from tutelage.data.stream import Dropped
-from tutelage.data.trees import ranked_pairs
 from tutelage.errors import DataError, Problem
 from tutelage.recipe import Source
 from tutelage.types import Preference, Record

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tutelage.data.dataset import Dataset
-from tutelage.data.tokenizer import Tokenizer
+from tutelage.data.encode.tokenizer import Tokenizer
 from tutelage.types import Example
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from tutelage.data import formats, sources
 from tutelage.data.clean import Cleaner, Finding
-from tutelage.data.decontaminate import Decontaminator, Hit
-from tutelage.data.selected import Selected
+from tutelage.data.repeats.decontaminate import Decontaminator, Hit
+from tutelage.data.sources.selected import Selected
 from tutelage.errors import DataError, Problem
 from tutelage.recipe import DataOptions, HeldoutFile, Rows, Source
 from tutelage.types import Completion, Conversation, Demonstration, Document, Message, Origin, Record

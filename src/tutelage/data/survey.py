@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.data.building import origin_of
-from tutelage.data.dedup import NearDuplicates
 from tutelage.data.ledger import Ledger
 from tutelage.data.mixture import name_of
 from tutelage.data.refusals import refuse_bad_rows
+from tutelage.data.repeats.dedup import NearDuplicates
 from tutelage.data.selection import Selection, select
 from tutelage.data.split import asked, keys
 from tutelage.data.statistics import Statistics
 from tutelage.data.store import ROW
+from tutelage.data.store.building import origin_of
 from tutelage.data.stream import Dropped, Parsed, Progress, Stream
 from tutelage.errors import Problem
 from tutelage.recipe import DataOptions

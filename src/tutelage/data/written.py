@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from tutelage.data.passages import joined
+from tutelage.data.clean.passages import joined
 from tutelage.data.stream import as_turns
 from tutelage.errors import DataError, MachineError, Problem
 from tutelage.types import Completion, Conversation, Demonstration, Instruction, Message, Preference

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.data.dataset import Dataset, Row
-from tutelage.data.tokenizer import Tokenizer
+from tutelage.data.encode.tokenizer import Tokenizer
 from tutelage.generate.engine import Answer, generate
 from tutelage.models.forward import Forward
 from tutelage.types import Conversation, Demonstration, Origin

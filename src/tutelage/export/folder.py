@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from tutelage.data.template import ChatTemplate
+from tutelage.data.encode.template import ChatTemplate
 from tutelage.errors import ModelError, Problem
 from tutelage.models.adapters import base_of, own_stop_ids
 

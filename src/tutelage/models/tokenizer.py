@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tutelage.data.template import ChatTemplate
-from tutelage.data.tokenizer import Tokenizer
+from tutelage.data.encode.template import ChatTemplate
+from tutelage.data.encode.tokenizer import Tokenizer
 from tutelage.errors import ModelError, Problem
 from tutelage.models.load import quiet_transformers, unreadable
 from tutelage.models.location import Location

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tutelage.data.clean import RULES, Cleaned, Cleaner
-from tutelage.data.passages import changed, texts
+from tutelage.data.clean.passages import changed, texts
 from tutelage.errors import MachineError
 from tutelage.recipe import CleanOptions
 from tutelage.types import Completion, Conversation, Demonstration, Document, Instruction, Message, Origin

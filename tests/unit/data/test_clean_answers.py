@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from test_clean import KEEP, chat, cleaned, contents, found, told
 
-from tutelage.data.answers import copied, other_script, truncated
-from tutelage.data.loops import loop
-from tutelage.data.phrases import refusal, variables
+from tutelage.data.clean.answers import copied, other_script, truncated
+from tutelage.data.clean.loops import loop
+from tutelage.data.clean.phrases import refusal, variables
 from tutelage.types import Completion, Conversation, Instruction, Message, Origin
 
 # ------------------------------------------------------------------------------------------------ placeholders

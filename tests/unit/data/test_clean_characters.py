@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tutelage.data import characters
-from tutelage.data.excerpt import excerpt
-from tutelage.data.scripts import scripts
-from tutelage.data.traces import Traces
+from tutelage.data.clean import characters
+from tutelage.data.clean.excerpt import excerpt
+from tutelage.data.clean.scripts import scripts
+from tutelage.data.clean.traces import Traces
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tutelage.data.personal import maybe_secrets, personal, secrets, without_personal, without_secrets
-from tutelage.data.traces import Traces
+from tutelage.data.clean.personal import maybe_secrets, personal, secrets, without_personal, without_secrets
+from tutelage.data.clean.traces import Traces
 
 RANDOM = "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0"
 # Put together here, so that no scanner takes this file for a leak.

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rowfiles import items, problems, refusal, values, write
 
-from tutelage.data.columns import FIRST, MISSING, reach, rename
-from tutelage.data.selected import Selected
 from tutelage.data.sources import fingerprint, read
+from tutelage.data.sources.columns import FIRST, MISSING, reach, rename
+from tutelage.data.sources.selected import Selected
 from tutelage.errors import DataError, Problem
 from tutelage.recipe import Source
 from tutelage.types import Origin, Record

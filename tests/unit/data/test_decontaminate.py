@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutelage.data.decontaminate import Decontaminator
-from tutelage.data.words import jaccard, shingles, words
+from tutelage.data.repeats.decontaminate import Decontaminator
+from tutelage.data.repeats.words import jaccard, shingles, words
 from tutelage.recipe import DecontaminateOptions
 from tutelage.types import Completion, Conversation, Document, Message, Origin
 

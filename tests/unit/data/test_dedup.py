@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutelage.data import dedup, similarity
-from tutelage.data.dedup import NearDuplicates, conflicts
-from tutelage.data.similarity import Sets, components
+from tutelage.data.repeats import dedup, similarity
+from tutelage.data.repeats.dedup import NearDuplicates, conflicts
+from tutelage.data.repeats.similarity import Sets, components
+from tutelage.data.repeats.words import jaccard, shingles, words
 from tutelage.data.split import normal
-from tutelage.data.words import jaccard, shingles, words
 
 TEXT = st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f", "g", "h"]), max_size=9).map(" ".join)
 THRESHOLD = st.sampled_from([0.1, 0.3, 0.5, 2 / 3, 0.7, 0.8, 0.9, 1.0])
@@ -202,12 +202,12 @@ def test_components_of_sets_of_very_different_sizes():
 
 def test_the_hashes_do_not_depend_on_the_process():
     code = (
-        "from tutelage.data.dedup import NearDuplicates as N\n"
+        "from tutelage.data.repeats.dedup import NearDuplicates as N\n"
         "n = N(threshold=.8, words=3)\n"
         "n.add('one two three four naïve'); n.add('你好吗朋友')\n"
         "print({k: v.tolist() for k, v in n.state().items()})"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(dedup.__file__).parents[2])}
+    env = {**os.environ, "PYTHONPATH": str(Path(dedup.__file__).parents[3])}
     printed = {
         subprocess.run(
             [sys.executable, "-c", code],

@@ -15,8 +15,8 @@ from templates.published import FACTS, published_tokenizer
 from tutelage.data import formats
 from tutelage.data.dataset import prepare
 from tutelage.data.encode import Encoder
-from tutelage.data.render import Renderer
-from tutelage.data.skeleton import Unsteady
+from tutelage.data.encode.render import Renderer
+from tutelage.data.encode.skeleton import Unsteady
 from tutelage.models.location import locate
 from tutelage.models.tokenizer import load_tokenizer
 from tutelage.recipe import DataOptions

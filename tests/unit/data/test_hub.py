@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from rowfiles import items, refusal, values, write
 
-from tutelage.data import hub
-from tutelage.data.sources import fingerprint, read
+from tutelage.data.sources import fingerprint, hub, read
 from tutelage.errors import DataError
 from tutelage.recipe import HeldoutFile, Source
 from tutelage.types import Record

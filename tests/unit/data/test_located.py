@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from rowfiles import items, refusal, values, write
 
-from tutelage.data import located, stored
-from tutelage.data.sources import fingerprint, read
+from tutelage.data.sources import fingerprint, located, read, stored
 from tutelage.errors import MachineError
 from tutelage.recipe import Source
 from tutelage.types import Record

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tutelage.data.decontaminate import Decontaminator
-from tutelage.data.questions import read_sets
+from tutelage.data.repeats.decontaminate import Decontaminator
+from tutelage.data.repeats.questions import read_sets
 from tutelage.errors import DataError, RecipeError
 from tutelage.recipe import DecontaminateOptions
 

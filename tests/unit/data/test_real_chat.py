@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from conftest import make_encoder
 from tutelage.data import formats
-from tutelage.data.template import as_mapping
+from tutelage.data.encode.template import as_mapping
 from tutelage.export.folder import save_tokenizer
 from tutelage.models.location import locate
 from tutelage.models.tokenizer import load_tokenizer

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tutelage.data.formats import detect, expand, parse, parse_preference, sample
+from tutelage.data.formats.trees import ranked_pairs
 from tutelage.data.sources import read
-from tutelage.data.trees import ranked_pairs
 from tutelage.errors import DataError
 from tutelage.recipe import Format, Source
 from tutelage.types import Completion, Conversation, Demonstration, Record

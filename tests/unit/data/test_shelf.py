@@ -14,8 +14,8 @@ import pytest
 from conftest import make_encoder, make_template_tokenizer
 from tutelage import cache
 from tutelage.data import store as stores
-from tutelage.data.building import Building
 from tutelage.data.dataset import prepare
+from tutelage.data.store.building import Building
 from tutelage.errors import DataError, MachineError
 from tutelage.recipe import DataOptions
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.data.frequent import Frequent
-from tutelage.data.lengths import token_statistics
-from tutelage.data.quantiles import SHARES, Distribution, bins
-from tutelage.data.scripts import scripts
+from tutelage.data.clean.scripts import scripts
 from tutelage.data.statistics import HOLDING, Statistics, dominant, letters
+from tutelage.data.statistics.frequent import Frequent
+from tutelage.data.statistics.lengths import token_statistics
+from tutelage.data.statistics.quantiles import SHARES, Distribution, bins
 from tutelage.types import Completion, Conversation, Demonstration, Document, Instruction, Message, Origin
 
 HERE = Origin("a.jsonl", 1)

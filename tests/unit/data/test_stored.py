@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rowfiles import CONTENT, PACKING, items, problems, refusal, values, write, zst
 
-from tutelage.data import csvrows, jsonfile, lines, stored
-from tutelage.data.lines import Lines
+from tutelage.data.sources import csvrows, jsonfile, lines, stored
+from tutelage.data.sources.lines import Lines
 from tutelage.types import Record
 
 # --------------------------------------------------------------------------------------- written and read back
@@ -199,7 +199,7 @@ def test_an_array_is_not_held_whole(tmp_path: Path) -> None:
 
 
 def stored_rows(path: Path) -> Any:
-    from tutelage.data.files import read_file
+    from tutelage.data.sources.files import read_file
 
     return read_file(str(path))
 
@@ -251,7 +251,7 @@ def test_what_packs_well_is_no_bomb_while_it_is_small(tmp_path: Path) -> None:
 
 
 def test_long_rows_of_parquet_are_unpacked_a_few_at_once(tmp_path: Path) -> None:
-    from tutelage.data.parquetrows import _batch_size
+    from tutelage.data.sources.parquetrows import _batch_size
 
     write(tmp_path / "short.parquet", [{"a": str(n)} for n in range(5000)])
     assert _batch_size(pq.ParquetFile(tmp_path / "short.parquet").metadata) == 1024

@@ -6,7 +6,7 @@ import jinja2
 import pytest
 
 from conftest import TEMPLATES, make_template_tokenizer, template_source
-from tutelage.data.template import ChatTemplate, as_mapping
+from tutelage.data.encode.template import ChatTemplate, as_mapping
 from tutelage.errors import ModelError
 from tutelage.types import Message
 

@@ -10,8 +10,8 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from conftest import TEMPLATES, make_encoder, make_template_tokenizer, template_source
-from tutelage.data import sandbox
-from tutelage.data.template import ChatTemplate
+from tutelage.data.encode import sandbox
+from tutelage.data.encode.template import ChatTemplate
 from tutelage.errors import ModelError
 from tutelage.types import Conversation, Message, Origin
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import make_encoder, make_template_tokenizer, make_tokenizer
-from tutelage.data.tokenizer import Tokenizer
+from tutelage.data.encode.tokenizer import Tokenizer
 
 KINDS = {"bytes": None, "first": "first", "always": "always"}
 TEXTS = st.text(max_size=40) | st.lists(

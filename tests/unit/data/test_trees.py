@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.data.formats import parse
-from tutelage.data.trees import ranked_pairs
+from tutelage.data.formats.trees import ranked_pairs
 from tutelage.errors import DataError
 from tutelage.types import Conversation, Origin, Record
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from tutelage.data.clean.passages import joined
 from tutelage.data.formats import detect, expand, parse, parse_preference
-from tutelage.data.passages import joined
 from tutelage.data.sources import read
 from tutelage.data.written import Files, Form, as_line, explained, pair_as_line
 from tutelage.errors import DataError, MachineError

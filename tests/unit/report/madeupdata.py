@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from tutelage.data.clean import Finding
 from tutelage.data.ledger import Ledger
-from tutelage.data.lengths import token_statistics
 from tutelage.data.statistics import Statistics
+from tutelage.data.statistics.lengths import token_statistics
 from tutelage.report.facts import Facts
 from tutelage.types import Conversation, Message, Origin
 
@@ -54,8 +55,10 @@ def ledger() -> Ledger:
             "gsm8k", Origin("shop/orders.jsonl", line + 50), Origin("gsm8k.jsonl", 7), "13 words", "how many apples"
         )
     for _ in range(6):
-        found.clean("personal_data", "kept", Origin("shop/orders.jsonl", 9), "output", "write to [EMAIL]")
-    found.clean("line_endings", "repaired", Origin("shop/orders.jsonl", 11), "instruction", "one⟨U+000D⟩")
+        address = Finding("personal_data", "kept", "output", "write to [EMAIL]")
+        found.clean(Origin("shop/orders.jsonl", 9), [address])
+    ending = Finding("line_endings", "repaired", "instruction", "one⟨U+000D⟩")
+    found.clean(Origin("shop/orders.jsonl", 11), [ending])
     found.duplicates, found.conflicts = 12, 2
     found.notices["the template has no system role"] = 3
     return found

@@ -199,7 +199,7 @@ def test_lines_for_a_terminal() -> None:
 
 @given(st.lists(st.integers(0, 10**6), min_size=1), st.integers(1, 10**6) | st.none())
 def test_a_histogram_stays_within_its_frame(values: list[int], limit: int | None) -> None:
-    from tutelage.data.quantiles import bins
+    from tutelage.data.statistics.quantiles import bins
 
     counts = {value: values.count(value) for value in values}
     drawn = histogram(bins(counts), title="T", of="rows", unit="tokens", width=900, height=300, limit=limit)
