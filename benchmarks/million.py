@@ -43,6 +43,9 @@ def write(path: Path, count: int) -> None:
 
 def prepare(path: Path, folder: Path) -> dict[str, object]:
     """Fill, or find, the store of these dialogues."""
+    import transformers.models.auto.tokenization_auto  # noqa: F401
+
+    import tutelage.models.tokenizer  # noqa: F401
     from tutelage import assemble, config
 
     values = {

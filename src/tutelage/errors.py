@@ -36,7 +36,8 @@ CODES: dict[str, str] = {
     "data/empty-file": "A data file holds no rows.",
     "data/unknown-type": "The file's ending is not one that Tutelage reads.",
     "data/unreadable": "The file could not be read as what its ending says it is.",
-    "data/too-large": "A line, a row or a file is larger than what is held in memory as one piece (256 MiB).",
+    "data/too-large": "A line, a row or a file is larger than what is held in memory as one piece (256 MiB), "
+    "or a row has more text than is encoded at once (4 million characters).",
     "data/nothing-selected": "`where` matches no row, or names a column that no row has.",
     "data/bad-json": "A line is not valid JSON, or not a JSON object.",
     "data/bad-encoding": "A line is not valid UTF-8.",

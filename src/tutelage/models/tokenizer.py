@@ -52,7 +52,7 @@ def chat_tokenizer(tokenizer: PreTrainedTokenizerBase, options: ModelOptions) ->
     special = {role: str(text) for role, text in tokenizer.special_tokens_map.items() if isinstance(text, str)}
     own = tokenizer.chat_template
     if isinstance(own, dict):
-        own = own.get("default")
+        own = own.get("default") if options.template is not None else _default_of(own)
     if options.template == "none":
         template = None
     elif options.template is not None:
@@ -64,6 +64,20 @@ def chat_tokenizer(tokenizer: PreTrainedTokenizerBase, options: ModelOptions) ->
         _check_tokens_of(template, encoder)
         _compare_rendering(tokenizer, template)
     return encoder, template
+
+
+def _default_of(templates: dict[str, str]) -> str:
+    """The template that servers take of several."""
+    if "default" not in templates:
+        raise ModelError(
+            Problem(
+                "template/missing",
+                "the tokenizer has several chat templates, and none is the default",
+                found=", ".join(sorted(templates)),
+                fix="save the one that you mean as a file, and name it: model.template=FILE.jinja",
+            )
+        )
+    return templates["default"]
 
 
 def _check_tokens_of(template: ChatTemplate, tokenizer: Tokenizer) -> None:

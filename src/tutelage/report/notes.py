@@ -12,6 +12,8 @@ REPEATED = 0.01
 """An answer that more than this share of the rows gives is pointed out."""
 LOST = 0.02
 """As is a reason for which more than this share of the rows was dropped."""
+TOLD = 3
+"""How many repeated answers are worth a line each."""
 PASSES = 4
 """As is a source that a run passes more often: repeating data further helps little (Muennighoff et al., 2023)."""
 PRIVATE = ("secrets", "personal_data")
@@ -97,7 +99,7 @@ def _too_long(facts: Facts) -> Iterator[Note]:
 
 def _repeated(facts: Facts) -> Iterator[Note]:
     answers = (facts.get("statistics") or {}).get("answers") or {}
-    for answer in (answers.get("repeated") or {}).get("most") or ():
+    for answer in ((answers.get("repeated") or {}).get("most") or ())[:TOLD]:
         share = whole(answer.get("times")) / max(1, whole(answers.get("count")))
         if share > REPEATED:
             text = " ".join(cut(str(answer.get("text", "")), 60)[0].split())

@@ -58,7 +58,7 @@ def detect(records: Sequence[Record], *, source: str) -> Format:
                     str(record.origin),
                     found=", ".join(f"`{name}`" for name in record.fields),
                     why="training on them as they are would also teach the answers that were judged bad",
-                    fix="format: preference trains on the chosen answers only; `tutelage data convert` makes pairs; "
+                    fix="format: preference trains on the chosen answers only; `tutelage data convert --to pairs` makes pairs; "
                     "or name another format, as in format: messages, if every row's answer is one to learn",
                 )
             )
@@ -99,6 +99,8 @@ def _unknown_format(records: Sequence[Record], source: str) -> DataError:
     for name, value in columns.items():
         if name in ("messages", "conversations") and isinstance(value, str) and value.lstrip().startswith("["):
             hints.append(f"`{name}` holds JSON as text: store the list itself, in a .jsonl or .parquet file")
+    if {"question", "answer"} <= columns.keys():
+        hints.append("for questions and answers: fields: {prompt: question, completion: answer}")
     formats = [f"{name}: {format.columns} {format.meaning}" for name, format in _FORMATS.items()]
     return DataError(
         Problem(
@@ -107,7 +109,7 @@ def _unknown_format(records: Sequence[Record], source: str) -> DataError:
             source,
             found=", ".join(f"`{name}` ({kind(value)})" for name, value in columns.items()) or "no columns",
             why="; ".join(hints),
-            fix="\n".join(["rename the columns to those of one format:", *formats]),
+            fix="\n".join(["rename the columns, or map them with `fields`, to those of one format:", *formats]),
         )
     )
 

@@ -8,7 +8,7 @@ where hashes of its own two prompts collide: about once in ten million pairs of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
@@ -62,10 +62,19 @@ class NearDuplicates:
         return label[first[inverse]]
 
     def state(self, start: int = 0) -> dict[str, NDArray[Any]]:
-        """What `restore` needs of the rows from `start` on."""
-        whole = self._whole()
-        runs = int(whole.sizes[:start].sum())
-        return {"keys": whole.keys[start:], "sizes": whole.sizes[start:], "runs": whole.runs[runs:]}
+        """What `restore` needs of the rows from `start` on; what lies before is not touched."""
+        self._take_in()
+        left: list[_Part] = []
+        end = len(self)
+        for part in reversed(self._parts):
+            first = end - len(part.keys)
+            if end <= start:
+                break
+            skip = max(0, start - first)
+            left.append(_Part(part.keys[skip:], part.sizes[skip:], part.runs[int(part.sizes[:skip].sum()) :]))
+            end = first
+        whole = _together(left[::-1] or [_hashed([], self.words, self._hashes)])
+        return {"keys": whole.keys, "sizes": whole.sizes, "runs": whole.runs}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take rows that another had been given, after those that are here; threshold and words must be the same."""
@@ -82,10 +91,8 @@ class NearDuplicates:
         """All rows as one part."""
         self._take_in()
         if len(self._parts) != 1:
-            parts = self._parts or [_hashed([], self.words, self._hashes)]
-            self._parts = []
-            names = ("keys", "sizes", "runs")
-            self._parts = [_Part(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))]
+            parts, self._parts = self._parts or [_hashed([], self.words, self._hashes)], []
+            self._parts = [_together(parts)]
         return self._parts[0]
 
 
@@ -143,6 +150,11 @@ class _WordHashes(dict[str, int]):
 
 def _hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def _together(parts: Sequence[_Part]) -> _Part:
+    """The parts as one."""
+    return _Part(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("keys", "sizes", "runs")))
 
 
 def _hashed(rows: list[list[str]], length: int, hashes: _WordHashes) -> _Part:
