@@ -475,7 +475,7 @@ def test_rows_of_preferences_are_not_taken_for_demonstrations(columns: dict[str,
     problem = unknown(columns)
     assert "preferences" in problem.what
     assert "format: preference trains on the chosen answers only" in problem.fix
-    assert "`tutelage data convert` makes pairs" in problem.fix
+    assert "`tutelage data convert --to pairs` makes pairs" in problem.fix
 
 
 def test_a_flag_named_rejected_is_no_preference() -> None:
