@@ -59,7 +59,7 @@ def detect(records: Sequence[Record], *, source: str) -> Format:
                     found=", ".join(f"`{name}`" for name in record.fields),
                     why="training on them as they are would also teach the answers that were judged bad",
                     fix="format: preference trains on the chosen answers only; `tutelage data convert --to pairs` "
-                    "makes pairs; or name another format, as in format: messages, if every row's answer is one to learn",
+                    "makes pairs; or name another, as in format: messages, if every row's answer is one to learn",
                 )
             )
         name = _match(record.fields)
