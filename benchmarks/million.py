@@ -61,7 +61,7 @@ def prepare(path: Path, folder: Path) -> dict[str, object]:
 
     start = time.perf_counter()
     prepared = assemble.prepare_data(config.resolve(values).recipe, progress)
-    first = prepared.train[prepared.mixture.order(0)[0]]
+    first = prepared.train[prepared.mixture.order(0)[0][0]]
     seconds = time.perf_counter() - start
     rows = len(times)
     edges = [times[rows * k // 10 - (k > 0)] for k in range(11)] if rows >= 10 else []

@@ -33,6 +33,8 @@ def _own_cache() -> None:
 
 _own_cache()
 
+pytest_plugins = ["browsing"]
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 CHATML = (

@@ -135,10 +135,8 @@ def groups(prepared: Prepared, *, token_budget: int) -> Iterator[Group]:
         prepared.mixture.order, size=options.global_batch_size, epochs=prepared.epochs, steps=options.steps
     )
     for batch in batches:
-        order = prepared.mixture.order(batch.epoch)
-        places = map(order.at, range(batch.first, batch.first + len(batch.examples)))
         # A rendering is chosen by the pass over the source, so that each is shown before one comes again.
-        examples = [store.example(slots.index(slot, turn)) for slot, turn in places]
+        examples = [store.example(slots.index(slot, turn)) for slot, turn in batch.examples]
         cut = micro_batches([len(example) for example in examples], token_budget)
         packed = [pack([examples[i] for i in group]) for group in cut]
         yield Group(batch.step, packed, [example.origin for example in examples], options.seed)

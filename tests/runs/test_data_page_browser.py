@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 import runpy
-import shutil
 import subprocess
-from collections.abc import Iterator
 from html import escape
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
+from browsing import FLAGS
 from tutelage.report.data_page import data_page
 
 pytestmark = pytest.mark.browser
 
 MADE_UP = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "report" / "madeupdata.py"))
-FLAGS = runpy.run_path(str(Path(__file__).with_name("test_report_browser.py")))["FLAGS"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> str:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("no Chromium")
-    return found
-
-
-@pytest.fixture
-def asked() -> Iterator[tuple[str, list[str]]]:
-    """The address of a server on this machine, and the paths that it was asked for."""
-    paths: list[str] = []
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            paths.append(self.path)
-            self.send_error(404)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", paths
-        server.shutdown()
-        thread.join()
 
 
 def show(browser: str, html: str, folder: Path) -> tuple[str, list[str]]:

@@ -4,43 +4,21 @@ from __future__ import annotations
 
 import re
 import runpy
-import shutil
 import struct
 import subprocess
 import zlib
-from collections.abc import Iterator
 from html import escape
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
 
+from browsing import FLAGS
 from tutelage.report.page import write
 
 pytestmark = pytest.mark.browser
 
 MADE_UP = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "report" / "madeup.py"))
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> str:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("no Chromium")
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -105,27 +83,6 @@ def test_the_verdict_and_the_curves_are_there(browser: str, page: Path, tmp_path
 def test_hostile_rows_made_no_element(browser: str, page: Path, tmp_path: Path) -> None:
     dom = show(browser, page, tmp_path, "--dump-dom")
     assert not re.findall(r"<(script|img|iframe|textarea|object|embed|form|link)\b", dom)
-
-
-@pytest.fixture
-def asked() -> Iterator[tuple[str, list[str]]]:
-    """The address of a server on this machine, and the paths that it was asked for."""
-    paths: list[str] = []
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            paths.append(self.path)
-            self.send_error(404)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", paths
-        server.shutdown()
-        thread.join()
 
 
 def test_the_page_lets_no_request_out(browser: str, page: Path, tmp_path: Path, asked: tuple[str, list[str]]) -> None:

@@ -18,14 +18,13 @@ from tutelage.data.mixture import Mixture, name_of, portions
 from tutelage.data.pairs import pairs
 from tutelage.data.refusals import refuse_bad_rows
 from tutelage.data.selection import HELDOUT, REASONS, TRAIN
-from tutelage.data.store.building import origin_of
 from tutelage.data.stream import Dropped, Parsed, Stream
 from tutelage.data.survey import Survey
 from tutelage.data.written import Files, Form, as_line, pair_as_line
 from tutelage.errors import DataError, Problem, RecipeError
 from tutelage.recipe import CleanOptions, DataOptions
 from tutelage.screen import SILENT, Screen
-from tutelage.types import Completion, Conversation, Document, Origin
+from tutelage.types import Completion, Conversation, Document
 
 CONVERTED = ("messages", "alpaca", "pairs")
 """What rows can be converted to."""
@@ -93,7 +92,7 @@ def mix(
     order = mixture.order(0)
     times = np.zeros(len(looked.rows), dtype=np.int64)
     # Rows of one source follow each other, so the n-th training row is the n-th slot of the mixture.
-    np.add.at(times, rows[[order[position] for position in range(len(order))]], 1)
+    np.add.at(times, rows[[order[position][0] for position in range(len(order))]], 1)
     written = _write(looked, outputs, {TRAIN: outputs.file}, form, times)
     taken = [{"source": p.name, "rows": p.size, "taken": p.taken, "epochs": p.epochs} for p in mixture.portions]
     return {**outputs.told(written, looked.ledger), "written": mixture.size, "mixture": taken}
@@ -125,20 +124,16 @@ def convert(
                 for line in item:
                     files.write(outputs.file, line)
                 continue
-            ledger.drop(*_reason(item))
             files.write(outputs.dropped, left(item))
             if isinstance(item, Problem):
+                ledger.refuse(item)
                 problems.append(item)
+            else:
+                ledger.drop(item.reason, item.origin)
         refuse_bad_rows(problems, {"items": ledger.rows}, options)
         outputs.refuse_nothing(files.lines, ledger)
     written = files.lines[outputs.file]
     return {**outputs.told(files.lines, ledger), **({"written": written} if to == "pairs" else {})}
-
-
-def _reason(item: Dropped | Problem) -> tuple[str, Origin]:
-    if isinstance(item, Problem):
-        return item.code.partition("/")[2], origin_of(item.where)
-    return item.reason, item.origin
 
 
 def _converted(options: DataOptions, form: Form) -> Iterator[list[dict[str, Any]] | Dropped | Problem]:

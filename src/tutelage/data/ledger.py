@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tutelage.data.clean import Finding
 from tutelage.errors import DataError, Problem
 from tutelage.types import Origin
+
+if TYPE_CHECKING:
+    from tutelage.data.stream import Dropped
 
 LISTED = 1000
 """How many origins of each reason are written down; all of them are counted."""
@@ -56,6 +59,18 @@ class Ledger:
         self.rows += 1
         self.dropped[reason] += 1
         self._list(reason, origin)
+
+    def refuse(self, problem: Problem) -> None:
+        """Count a malformed row."""
+        self.drop(problem.code.partition("/")[2], origin_of(problem.where))
+
+    def leave(self, item: Dropped) -> None:
+        """Count a row that leaves the stream for a named reason, with what was found in it."""
+        self.clean(item.origin, item.findings)
+        self.drop(item.reason, item.origin)
+        if item.hit is not None:
+            hit = item.hit
+            self.contaminate(hit.set, item.origin, hit.origin, hit.kind, hit.excerpt)
 
     def repeat(self, origin: Origin, *, listed: bool = True) -> None:
         """Note a row whose prompt was read before; one that was dropped is listed by its reason."""
@@ -141,3 +156,9 @@ class Ledger:
         ledger.cleaned = {rule: Counter(counts) for rule, counts in state["cleaned"].items()}
         ledger.origins = {reason: [Origin(**o) for o in origins] for reason, origins in state["origins"].items()}
         return ledger
+
+
+def origin_of(where: str) -> Origin:
+    """The origin that a problem's place names."""
+    file, _, line = where.rpartition(":")
+    return Origin(file, int(line)) if line.isdigit() else Origin(where, 0)

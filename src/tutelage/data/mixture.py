@@ -56,7 +56,7 @@ class Mixture:
 
 
 class Order:
-    """One epoch: the index of the example at each position."""
+    """One epoch: the index of the example at each position, and the pass over its source that it is part of."""
 
     def __init__(self, mixture: Mixture, epoch: int) -> None:
         self._mixture, self._epoch = mixture, epoch
@@ -66,10 +66,7 @@ class Order:
     def __len__(self) -> int:
         return self._mixture.size
 
-    def __getitem__(self, position: int) -> int:
-        return self.at(position)[0]
-
-    def at(self, position: int) -> tuple[int, int]:
+    def __getitem__(self, position: int) -> tuple[int, int]:
         """The example at a position, and which pass over its source it is part of, counted from 0."""
         place = self._shuffled[position]
         number = int(np.searchsorted(self._mixture._starts, place, side="right")) - 1

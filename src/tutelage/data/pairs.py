@@ -7,7 +7,7 @@ from itertools import chain, islice
 
 from tutelage.data import formats, sources
 from tutelage.data.formats.trees import ranked_pairs
-from tutelage.data.stream import Dropped
+from tutelage.data.stream import LOOKED_AT, Dropped, refused
 from tutelage.errors import DataError, Problem
 from tutelage.recipe import Source
 from tutelage.types import Preference, Record
@@ -20,7 +20,7 @@ def pairs(source: Source) -> Iterator[tuple[Preference, ...] | Dropped | Problem
         DataError: data/unknown-format, when the rows hold no pairs; a file cannot be read.
     """
     read = sources.read(source)
-    first = list(islice(read, 1000))
+    first = list(islice(read, LOOKED_AT))
     tree = _are_trees(source, [item for item in first if isinstance(item, Record)])
     for item in chain(first, read):
         if isinstance(item, Problem):
@@ -29,9 +29,7 @@ def pairs(source: Source) -> Iterator[tuple[Preference, ...] | Dropped | Problem
         try:
             yield tuple(ranked_pairs(item, source.weight)) if tree else (formats.parse_preference(item, source.weight),)
         except DataError as error:
-            problem = error.problems[0]
-            reason = formats.LEFT_OUT.get(problem.code)
-            yield problem if reason is None else Dropped(reason, item.origin)
+            yield refused(error, item.origin)
 
 
 def _are_trees(source: Source, records: list[Record]) -> bool:

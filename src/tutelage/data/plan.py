@@ -11,7 +11,9 @@ import hashlib
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
+
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Permutation:
@@ -50,33 +52,31 @@ class Permutation:
 
 
 @dataclass(frozen=True, slots=True)
-class GlobalBatch:
-    """The examples of one optimizer step, as indices into the training examples."""
+class GlobalBatch(Generic[T_co]):
+    """The examples of one optimizer step, as the order of the epoch names them."""
 
     step: int
     """Counted from 1."""
     epoch: int
     """Counted from 0."""
-    examples: tuple[int, ...]
-    first: int
-    """Position of the first of them in the epoch."""
+    examples: tuple[T_co, ...]
 
 
-class Order(Protocol):
+class Order(Protocol[T_co]):
     """The examples of one epoch, by position."""
 
     def __len__(self) -> int:
         """How many there are."""
         ...
 
-    def __getitem__(self, position: int) -> int:
+    def __getitem__(self, position: int) -> T_co:
         """Which one stands here."""
         ...
 
 
 def global_batches(
-    order: Callable[[int], Order], *, size: int, epochs: int | None = None, steps: int | None = None
-) -> Iterator[GlobalBatch]:
+    order: Callable[[int], Order[T_co]], *, size: int, epochs: int | None = None, steps: int | None = None
+) -> Iterator[GlobalBatch[T_co]]:
     """The optimizer steps of a run: `epochs` passes in their orders, or as many as `steps` need.
 
     The tail of an epoch is a smaller step of its own.
@@ -89,7 +89,7 @@ def global_batches(
                 return
             step += 1
             end = min(start + size, len(now))
-            yield GlobalBatch(step, epoch, tuple(now[position] for position in range(start, end)), start)
+            yield GlobalBatch(step, epoch, tuple(now[position] for position in range(start, end)))
         epoch += 1
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.data.ledger import Ledger
+from tutelage.data.repeats.dedup import conflicts
 from tutelage.recipe import DataOptions, HeldoutFile
 from tutelage.types import Origin
 
@@ -132,6 +133,4 @@ def _count(
     index = np.arange(len(sides))
     for place in np.flatnonzero(prompts != index).tolist():
         ledger.repeat(store.origin(place), listed=bool(sides[place] <= HELDOUT))
-    answers = np.zeros(len(sides), dtype=np.int64)  # different answers to each prompt
-    np.add.at(answers, prompts[pairs == index], 1)
-    ledger.conflicts = int((answers > 1).sum())
+    ledger.conflicts = conflicts(prompts, pairs).prompts

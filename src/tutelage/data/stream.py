@@ -26,7 +26,7 @@ from tutelage.types import Completion, Conversation, Demonstration, Document, Me
 Progress = Callable[[str, int], None]
 """Called with the name of the stage and how many rows it has done since the last call."""
 
-_LOOKED_AT = 1000
+LOOKED_AT = 1000
 """Rows from which a format is recognised."""
 LARGEST = 1 << 22
 """Characters of a row that are encoded whatever the limit in tokens is. A tokenizer takes some hundred bytes for each,
@@ -81,10 +81,6 @@ class Stream:
         against = self.options.decontaminate
         self.decontaminate = Decontaminator(against) if against.against else None
 
-    def all_sources(self) -> list[Rows]:
-        """The sources, with the held-out file, if there is one, at the end."""
-        return sources_of(self.options)
-
     def describe(self, index: int) -> dict[str, Any]:
         """What is known of a source that was read: its format, its rows, and how many `where` left out."""
         selected = self.selected.get(index)
@@ -98,7 +94,7 @@ class Stream:
         """
         wanted = None if only is None else {(source, str(origin)) for source, origin in only}
         seen: set[tuple[int, str]] = set()
-        for index, source in enumerate(self.all_sources()):
+        for index, source in enumerate(sources_of(self.options)):
             for record in self._records(index, source):
                 if wanted is not None:
                     place = index, (record.where if isinstance(record, Problem) else str(record.origin))
@@ -118,7 +114,7 @@ class Stream:
         read = sources.read(source)
         if read.selected is not None:
             self.selected[index] = read.selected
-        first = list(islice(read, _LOOKED_AT))
+        first = list(islice(read, LOOKED_AT))
         records = [item for item in first if isinstance(item, Record)]
         if records and source.format == "auto":
             named = source.path if isinstance(source.path, str) else ", ".join(source.path)
@@ -134,14 +130,14 @@ class Stream:
             try:
                 parts: tuple[Record | Problem | Dropped, ...] = formats.expand(item, self._format(index, records))
             except DataError as error:
-                parts = (_refused(error, item.origin),)
+                parts = (refused(error, item.origin),)
             self.counts[index] += len(parts)
             yield from parts
 
     def _format(self, index: int, seen: list[Record]) -> Any:
         if index not in self.formats:  # no row among the first could be read
             raise DataError(
-                Problem("data/unreadable", f"none of the first {_LOOKED_AT:,} rows can be read", found=f"{len(seen)}")
+                Problem("data/unreadable", f"none of the first {LOOKED_AT:,} rows can be read", found=f"{len(seen)}")
             )
         return self.formats[index]
 
@@ -151,7 +147,7 @@ class Stream:
         try:
             row = formats.parse(record, named, completion_after=source.completion_after, weight=weight)
         except DataError as error:
-            return _refused(error, record.origin)
+            return refused(error, record.origin)
         if (size := _characters(row)) > max(LARGEST, _MOST_PER_TOKEN * self.options.max_length):
             return _too_large(size, record.origin)
         cleaned = self.clean(as_turns(row) if self.as_chat else row)
@@ -186,7 +182,7 @@ def _too_large(size: int, origin: Origin) -> Problem:
     return Problem("data/too-large", what, str(origin), found, fix="split it, or remove it")
 
 
-def _refused(error: DataError, origin: Origin) -> Dropped | Problem:
+def refused(error: DataError, origin: Origin) -> Dropped | Problem:
     """What becomes of a row that cannot be read: some leave for a reason that is no fault of theirs."""
     problem = error.problems[0]
     reason = formats.LEFT_OUT.get(problem.code)

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from tutelage.data.ledger import Ledger
 from tutelage.data.mixture import name_of
 from tutelage.data.refusals import refuse_bad_rows
-from tutelage.data.repeats.dedup import NearDuplicates
+from tutelage.data.repeats.dedup import search
 from tutelage.data.selection import Selection, select
 from tutelage.data.split import asked, keys
 from tutelage.data.statistics import Statistics
 from tutelage.data.store import ROW
-from tutelage.data.store.building import origin_of
 from tutelage.data.stream import Dropped, Parsed, Progress, Stream
 from tutelage.errors import Problem
 from tutelage.recipe import DataOptions
@@ -49,9 +48,7 @@ class Survey:
         self.kinds: set[type] = set()
         """The classes of the rows that were parsed."""
         self._files: dict[str, int] = {}
-        duplicates = options.duplicates
-        near = duplicates.near != "off"
-        self._near = NearDuplicates(threshold=duplicates.threshold, words=duplicates.words) if near else None
+        self._near = search(options.duplicates)
         self.rows = self._keys()
         self._groups = None if self._near is None else self._near.groups()
         self._names = list(self._files)
@@ -101,15 +98,13 @@ class Survey:
         """Count a row; its keys where it goes on."""
         if isinstance(item, Problem):
             self.problems.append(item)
-            self.ledger.drop(item.code.partition("/")[2], origin_of(item.where))
+            self.ledger.refuse(item)
             return None
-        origin = item.row.origin if isinstance(item, Parsed) else item.origin
-        self.ledger.clean(origin, item.findings)
         if isinstance(item, Dropped):
-            self.ledger.drop(item.reason, origin)
-            if item.hit is not None:
-                self.ledger.contaminate(item.hit.set, origin, item.hit.origin, item.hit.kind, item.hit.excerpt)
+            self.ledger.leave(item)
             return None
+        origin = item.row.origin
+        self.ledger.clean(origin, item.findings)
         self.kinds.add(type(item.row))
         self.statistics.add(item.row, source=self._source_names[item.source])
         if self._near is not None:

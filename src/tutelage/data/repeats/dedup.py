@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tutelage.data.repeats.similarity import Sets, components
 from tutelage.data.repeats.words import words as words_of
+from tutelage.recipe import DuplicateOptions
 
 _ROWS_AT_ONCE = 4096
 _WORDS_AT_ONCE = 1 << 18
@@ -94,6 +95,11 @@ class NearDuplicates:
             parts, self._parts = self._parts or [_hashed([], self.words, self._hashes)], []
             self._parts = [_together(parts)]
         return self._parts[0]
+
+
+def search(options: DuplicateOptions) -> NearDuplicates | None:
+    """The search that the options ask for; None where they switch it off."""
+    return None if options.near == "off" else NearDuplicates(threshold=options.threshold, words=options.words)
 
 
 @dataclass(frozen=True, slots=True)

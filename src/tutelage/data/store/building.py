@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tutelage.data.encode import Encoder, OverLong
 from tutelage.data.ledger import Ledger
 from tutelage.data.renderings import rendered
-from tutelage.data.repeats.dedup import NearDuplicates
+from tutelage.data.repeats.dedup import search
 from tutelage.data.split import asked, keys
 from tutelage.data.store import Entry, Writer, parts_of
 from tutelage.data.stream import Dropped, Item, Parsed, Stream
@@ -89,10 +89,7 @@ class Building:
         self.problems: list[Problem] = []
         """Malformed rows since the last part."""
         self._writer = Writer(folder, 1 + max(encoder.tokenizer.backend.get_vocab().values()))
-        duplicates = options.duplicates
-        self._near = (
-            None if duplicates.near == "off" else NearDuplicates(threshold=duplicates.threshold, words=duplicates.words)
-        )
+        self._near = search(options.duplicates)
         self._searched = 0
         """Prompts that the parts on disk hold for the search for near-duplicates."""
         self._waiting: deque[tuple[Item | None, int]] = deque()
@@ -181,20 +178,12 @@ class Building:
             if isinstance(item, Problem):
                 self._bad(item)
             elif isinstance(item, Dropped):
-                self._note(item)
-                self.done.ledger.drop(item.reason, item.origin)
-                if item.hit is not None:
-                    hit = item.hit
-                    self.done.ledger.contaminate(hit.set, item.origin, hit.origin, hit.kind, hit.excerpt)
-
-    def _note(self, item: Parsed | Dropped) -> None:
-        origin = item.row.origin if isinstance(item, Parsed) else item.origin
-        self.done.ledger.clean(origin, item.findings)
+                self.done.ledger.leave(item)
 
     def _bad(self, problem: Problem) -> None:
         self.done.bad += 1
         self.problems.append(problem)
-        self.done.ledger.drop(problem.code.partition("/")[2], origin_of(problem.where))
+        self.done.ledger.refuse(problem)
         if len(self.problems) == PART_ROWS:
             self._commit()
 
@@ -207,13 +196,13 @@ class Building:
             if isinstance(result, Problem):
                 return self._bad(result)
             if isinstance(result, OverLong):
-                self._note(item)
+                self.done.ledger.clean(origin, item.findings)
                 self.done.ledger.drop("over-long", origin)
                 if self.options.over_long == "error" and len(self.done.over_long) < LENGTHS:
                     self.done.over_long.append((origin, result.length))
                 return None
             examples += result
-        self._note(item)
+        self.done.ledger.clean(origin, item.findings)
         self.stream.progress("encoding", 1)
         renderings = len(results)
         if len({len(result) for result in results}) > 1:  # type: ignore[arg-type]
@@ -262,9 +251,3 @@ def _uncollected() -> Iterator[None]:
 def stored_renderings(options: DataOptions) -> tuple[Rendering, ...]:
     """Every rendering that training or measuring asks for, each once; a row is stored in all of them."""
     return tuple(dict.fromkeys([*options.renderings.train, *options.renderings.heldout]))
-
-
-def origin_of(where: str) -> Origin:
-    """The origin that a problem's place names."""
-    file, _, line = where.rpartition(":")
-    return Origin(file, int(line)) if line.isdigit() else Origin(where, 0)
