@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test check fix docs bench venv clean
+.PHONY: demo test check fix docs bench bench-training venv clean
 
 demo: venv            ## teach a small model a skill and show whether it learned it (about 10 minutes on 2 cores)
 	$(BIN)/tutelage demo
@@ -31,6 +31,12 @@ bench: venv           ## the data side against TRL and by itself; ROWS names a f
 	$(BIN)/python benchmarks/near_duplicates.py $(ROWS)
 	$(BIN)/python benchmarks/preparation.py $(ROWS) --rows 51924
 	$(BIN)/python benchmarks/million.py
+
+TRAINED ?= ../shared/data/sft/llamafactory_alpaca_en_demo.jsonl.gz
+bench-training: venv  ## training against TRL and Trainer, and what sharing prefixes saves; TRAINED names a file of rows
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/sharing.py
+	$(BIN)/python benchmarks/training.py $(TRAINED) --work full lora bf16
 
 venv: $(VENV)/.ready
 

@@ -59,7 +59,7 @@ def prove_here(monkeypatch: Any) -> None:
     def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            parity._main(Path(command[-1]))
+            parity._main(Path(command[-1]), command[-2])
         return subprocess.CompletedProcess(command, 0, printed.getvalue(), "")
 
     monkeypatch.setattr(parity.subprocess, "run", run)

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutelage import __version__
-from tutelage.data.batch import pack
+from tutelage.config import Resolved
 from tutelage.data.dataset import Dataset, prepare
 from tutelage.data.encode import Encoder
 from tutelage.data.examples import Examples, Training
 from tutelage.data.mixture import Mixture, portions
-from tutelage.data.plan import global_batches, micro_batches, total_steps
+from tutelage.data.plan import global_batches, total_steps
 from tutelage.data.stream import Progress
 from tutelage.errors import ModelError, Problem
 from tutelage.models.location import Location, locate, position_limit, refuse_adapter
+from tutelage.models.precision import Precision, born, resolve
 from tutelage.models.tokenizer import chat_tokenizer, load_tokenizer
 from tutelage.recipe import Recipe
+from tutelage.runs import Run
+from tutelage.screen import Screen
+from tutelage.types import Example
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
+    from tutelage.evaluate.measure import Measure
     from tutelage.models.forward import Forward
+    from tutelage.train.choice import Choice
     from tutelage.train.loop import Group
+    from tutelage.train.work import Work
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,12 @@ class Prepared:
         return total_steps(self.mixture.size, size=options.global_batch_size, epochs=self.epochs, steps=options.steps)
 
     @property
+    def questions(self) -> int:
+        """How many held-out prompts are answered, at most."""
+        options = self.recipe.evaluate
+        return options.samples if options.score == "none" else max(options.samples, options.score_rows)
+
+    @property
     def stop_ids(self) -> list[int]:
         """What ends an answer: the tokens that the data ends its answers with, the most frequent first."""
         return sorted(self.dataset.stop_ids, key=lambda id: -self.dataset.stop_ids[id])
@@ -125,24 +136,97 @@ def prepare_data(
     return Prepared(recipe, location, tokenizer, encoder, prepare(recipe.data, encoder, progress, say))
 
 
-def groups(prepared: Prepared, *, token_budget: int) -> Iterator[Group]:
-    """The optimizer steps of the run, each global batch cut into micro-batches."""
+def groups(prepared: Prepared, *, token_budget: int, share: bool = False) -> Iterator[Group]:
+    """The optimizer steps of the run, each global batch cut into micro-batches, common beginnings computed once."""
     from tutelage.train.loop import Group
+    from tutelage.train.work import micro_batches_of
 
-    options = prepared.recipe.train
-    slots, store = prepared.training, prepared.dataset.store
+    for step, examples in global_examples(prepared):
+        cut = partial(micro_batches_of, examples, share=share)
+        origins = [example.origin for example in examples]
+        yield Group(step, cut(token_budget), origins, prepared.recipe.train.seed, cut)
+
+
+def global_examples(prepared: Prepared) -> Iterator[tuple[int, list[Example]]]:
+    """The examples of each optimizer step, by its number."""
+    options, slots, store = prepared.recipe.train, prepared.training, prepared.dataset.store
     batches = global_batches(
         prepared.mixture.order, size=options.global_batch_size, epochs=prepared.epochs, steps=options.steps
     )
     for batch in batches:
         # A rendering is chosen by the pass over the source, so that each is shown before one comes again.
-        examples = [store.example(slots.index(slot, turn)) for slot, turn in batch.examples]
-        cut = micro_batches([len(example) for example in examples], token_budget)
-        packed = [pack([examples[i] for i in group]) for group in cut]
-        yield Group(batch.step, packed, [example.origin for example in examples], options.seed)
+        yield batch.step, [store.example(slots.index(slot, turn)) for slot, turn in batch.examples]
 
 
-def plan(prepared: Prepared, forward: Forward, parameters: dict[str, nn.Parameter]) -> dict[str, Any]:
+def formats(prepared: Prepared, device: str) -> Precision:
+    """Of weights, products, optimizer state and masters.
+
+    Raises:
+        RecipeError: recipe/conflict, where the device or the model cannot have them.
+    """
+    recipe, stored = prepared.recipe, born(prepared.location)
+    return resolve(recipe.precision, device=device, adapter_kind=recipe.model.adapter.kind, born=stored)
+
+
+def work(prepared: Prepared) -> Work:
+    """What the run computes."""
+    from tutelage.train.work import Work
+
+    recipe, mixture = prepared.recipe, prepared.mixture
+    options, size = recipe.evaluate, recipe.train.global_batch_size
+    epoch_tokens = sum(portion.taken * portion.tokens / max(1, portion.size) for portion in mixture.portions)
+    asked = prepared.dataset.asking(prepared.questions)
+    return Work(
+        train=prepared.train,
+        heldout=prepared.heldout,
+        first=next(global_examples(prepared))[1],
+        steps=prepared.steps,
+        tokens_per_step=epoch_tokens / -(-mixture.size // size),
+        global_batch_size=size,
+        measurements=2 + len(evaluation_points(prepared.steps, options.points)),
+        prompts=[row.examples[0].prompt_length for row in asked],
+        max_new_tokens=options.max_new_tokens,
+        answer_tokens=float(prepared.train.supervised.mean()),
+        merged=recipe.export.merged,
+    )
+
+
+def choose(resolved: Resolved, prepared: Prepared, device: str) -> tuple[Resolved, Prepared, Choice]:
+    """How the run is made to fit into memory and time, before any weight is read.
+
+    Raises:
+        MachineError: machine/out-of-memory, machine/out-of-time, with what would fit.
+    """
+    from tutelage.train.planner import plan_memory
+
+    choice = plan_memory(prepared.recipe, prepared.location, formats(prepared, device), work(prepared), device)
+    return shortened(resolved, prepared, choice)
+
+
+def shortened(resolved: Resolved, prepared: Prepared, choice: Choice) -> tuple[Resolved, Prepared, Choice]:
+    """With fewer steps where `budget.time` asks for it and the recipe leaves their number open.
+
+    Raises:
+        MachineError: machine/out-of-time.
+    """
+    from tutelage.train.choice import steps_within, takes_too_long
+
+    recipe, steps = prepared.recipe, prepared.steps
+    allowed = recipe.budget.seconds
+    if allowed is None or choice.seconds <= allowed:
+        return resolved, prepared, choice
+    fewer = steps_within(allowed, steps=steps, step_seconds=choice.step_seconds, total_seconds=choice.seconds)
+    open = {"default", "budget.time"}
+    given = {resolved.origins.get(option, "default") for option in ("train.steps", "train.epochs")} - open
+    if given or fewer == 0:
+        raise takes_too_long(choice.seconds, allowed, fewer)
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": fewer})})
+    why = f"{fewer * recipe.train.global_batch_size / prepared.mixture.size:.0%} of an epoch, for budget.time"
+    resolved = Resolved(recipe, {**resolved.origins, "train.steps": "budget.time"})
+    return resolved, replace(prepared, recipe=recipe), choice.with_steps(fewer, why)
+
+
+def plan(prepared: Prepared, forward: Forward, parameters: dict[str, nn.Parameter], choice: Choice) -> dict[str, Any]:
     """What `plan.json` holds."""
     train = prepared.train
     every: Sequence[nn.Parameter] = list(forward.model.parameters())
@@ -160,9 +244,8 @@ def plan(prepared: Prepared, forward: Forward, parameters: dict[str, nn.Paramete
         "packed": forward.packed,
         "packed_reason": forward.reason,
         "device": str(forward.device),
-        "weights": "float32",
-        "compute": "float32",
-        "optimizer_state": "float32",
+        **formats(prepared, forward.device.type).describe(),
+        **choice.as_json(),
     }
 
 
@@ -184,27 +267,14 @@ def describe_mixture(prepared: Prepared) -> list[dict[str, Any]]:
     ]
 
 
+def measure(prepared: Prepared, folder: Run, screen: Screen) -> Measure:
+    """What the run's model is measured on, and where that is written down."""
+    from tutelage.evaluate.measure import Measure
+
+    tokenizer, options = prepared.encoder.tokenizer, prepared.recipe.evaluate
+    return Measure(prepared.dataset, prepared.heldout, tokenizer, options, prepared.stop_ids, folder, screen)
+
+
 def evaluation_points(steps: int, points: int) -> set[int]:
     """Steps after which the held-out loss is measured during training; the last step is measured anyway."""
     return {round(steps * k / (points + 1)) for k in range(1, points + 1)} - {0, steps}
-
-
-def environment(prepared: Prepared, device: str) -> dict[str, Any]:
-    """What `environment.json` holds."""
-    import tokenizers
-    import torch
-    import transformers
-
-    store = prepared.dataset.store
-    return {
-        "tutelage": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "tokenizers": tokenizers.__version__,
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else device,
-        "threads": torch.get_num_threads(),
-        "dtype": "float32",
-        "store": {"folder": str(store.folder), "bytes": store.bytes_on_disk()},
-    }

@@ -38,8 +38,12 @@ def resolve(recipe: Given, overrides: Sequence[str] = ()) -> Resolved:
     return config.load(recipe, overrides)
 
 
-def check(recipe: Given, overrides: Sequence[str] = (), screen: Screen = SILENT) -> dict[str, Any]:
-    """Validate the recipe and read all its data; what would be trained. Trains nothing and writes nothing.
+def check(
+    recipe: Given, overrides: Sequence[str] = (), screen: Screen = SILENT, *, data_only: bool = False
+) -> dict[str, Any]:
+    """Validate the recipe and read all its data; what would be trained, and what that takes. Trains nothing.
+
+    What it takes is measured on a small copy of the model, which `data_only` leaves out.
 
     Raises:
         TutelageError: what is wrong.
@@ -47,6 +51,12 @@ def check(recipe: Given, overrides: Sequence[str] = (), screen: Screen = SILENT)
     resolved = resolve(recipe, overrides)
     _refuse_at_once(resolved.recipe)
     prepared = _prepare(resolved.recipe, screen)
+    fits, needs = {}, []
+    if not data_only:
+        with screen.stage("planning", None):
+            device = choose_device(resolved.recipe.model.device)
+            resolved, prepared, choice = assemble.choose(resolved, prepared, device)
+        fits, needs = {"device": device, **choice.as_json()}, choice.lines()
     return {
         **prepared.describe(),
         "plan": {
@@ -54,7 +64,9 @@ def check(recipe: Given, overrides: Sequence[str] = (), screen: Screen = SILENT)
             "epochs": prepared.epochs,
             "epoch_examples": prepared.mixture.size,
             "mixture": assemble.describe_mixture(prepared),
+            **fits,
         },
+        "needs": needs,
         "model": prepared.recipe.model.path,
         "adapter": prepared.recipe.model.adapter.model_dump(),
         "learning_rate": prepared.recipe.learning_rate,

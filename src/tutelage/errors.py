@@ -75,7 +75,8 @@ CODES: dict[str, str] = {
     "machine/disk-full": "The disk is full, or too full for what the run will write.",
     "machine/missing-package": "An optional package is needed for this and is not installed.",
     "machine/no-device": "The device asked for is not present.",
-    "machine/out-of-memory": "Memory ran out.",
+    "machine/out-of-memory": "Memory ran out, or would: the plan or the rehearsal found it before the first step.",
+    "machine/out-of-time": "The run would take longer than `budget.time` allows.",
     # diverged (exit 6)
     "train/diverged": "Ten steps in a row had a loss or gradient that is not finite.",
 }

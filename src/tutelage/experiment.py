@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from tutelage import assemble, config
+from tutelage import assemble, config, environment
 from tutelage.assemble import Prepared
 from tutelage.config import Resolved
 from tutelage.data.show import preview_rows
@@ -20,18 +19,11 @@ from tutelage.screen import Screen
 if TYPE_CHECKING:
     from torch import nn
 
-    from tutelage.evaluate.heldout import HeldoutLoss
-    from tutelage.evaluate.samples import Answered, Question
+    from tutelage.evaluate.measure import Measure, Measured
     from tutelage.models.forward import Forward
+    from tutelage.models.precision import Precision
+    from tutelage.train.choice import Choice
     from tutelage.train.loop import Step
-
-
-@dataclass(slots=True)
-class Measured:
-    """One model, before or after."""
-
-    loss: HeldoutLoss
-    answers: list[Answered]
 
 
 @dataclass(slots=True)
@@ -43,6 +35,11 @@ class Experiment:
     screen: Screen
     started: float = field(default_factory=time.perf_counter)
     steps: list[Step] = field(default_factory=list)
+    choice: Choice | None = None
+    rounding: dict[str, Any] | None = None
+    """What approximate products change of the loss, where they are approximate."""
+    token_budget: int = 2048
+    """Tokens computed at once: the plan's choice, and less after memory ran out."""
 
     @property
     def recipe(self) -> Recipe:
@@ -51,6 +48,18 @@ class Experiment:
     @property
     def folder(self) -> Run:
         return Run(self.recipe.output)
+
+    @property
+    def precision(self) -> Precision:
+        """The formats of weights, products, optimizer state and masters."""
+        return assemble.formats(self.prepared, self.device)
+
+    @property
+    def device(self) -> str:
+        """Where the model runs."""
+        from tutelage.models.load import choose_device
+
+        return choose_device(self.recipe.model.device)
 
     def run(self) -> dict[str, Any]:
         """All stages in order; `result.json`.
@@ -61,135 +70,134 @@ class Experiment:
         from tutelage.train.memory import explained
 
         try:
-            with explained(self.recipe.train.token_budget):
+            with explained(lambda: self.token_budget):
                 return self._stages()
         except BaseException as error:
             self.record_failure(error)
             raise
 
     def _stages(self) -> dict[str, Any]:
+        from tutelage.models.adapters import without_adapter
+        from tutelage.models.precision import computing
+
+        self.plan()
         forward = self.load()
         self.open(forward)
-        questions = self.questions()
-        base = self.measure(forward, questions, "base", step=0)
-        parameters = self.adapt(forward)
-        self.folder.write_json("plan.json", assemble.plan(self.prepared, forward, parameters))
-        self.learn(forward, parameters)
-        tuned = self.measure(forward, questions, "tuned", step=len(self.steps))
+        questions = self.measure.questions(self.prepared.questions)
+        self.rounding = self.measure.rounding(forward, self.precision, token_budget=self.token_budget)
+        with computing(self.precision, forward.device):
+            parameters = self.adapt(forward)
+            self.rehearse(forward, parameters)
+            with without_adapter(forward.model):
+                base = self.measure.model(forward, questions, "base", step=0, token_budget=self.token_budget)
+            self.learn(forward, parameters)
+            done = len(self.steps)
+            tuned = self.measure.model(forward, questions, "tuned", step=done, token_budget=self.token_budget)
         saved = self.save(forward)
         return self.finish(forward, base, tuned, saved)
+
+    def plan(self) -> None:
+        """How the run fits into memory and time, before any weight is read."""
+        with self.screen.stage("planning", None):
+            self.resolved, self.prepared, self.choice = assemble.choose(self.resolved, self.prepared, self.device)
+        self.token_budget = self.choice.estimate.token_budget
+        for line in self.choice.lines():
+            self.screen.say(f"plan    {line}")
 
     def load(self) -> Forward:
         """The model, with the fastest way to run it that is exact."""
         from tutelage.models.forward import prove
-        from tutelage.models.load import choose_device, load_model
+        from tutelage.models.load import load_model
         from tutelage.train.memory import forget_startup_objects, keep_freed_memory
 
         keep_freed_memory()
-        device = choose_device(self.recipe.model.device)
+        device = self.device
         with self.screen.stage("loading the model", None):
-            model = load_model(self.prepared.location, device=device)
+            model = load_model(self.prepared.location, device=device, dtype=self.precision.weights)
             forward = prove(model, max_length=self.recipe.data.max_length)
         forget_startup_objects()
-        self.screen.say(f"model   {self.recipe.model.path} on {device}, float32")
+        self.screen.say(f"model   {self.recipe.model.path} on {device}; {self.precision.sentence()}")
         if not forward.packed:
             self.screen.say(f"note    one example at a time, which is slower: {forward.reason}")
+        elif forward.reason:
+            self.screen.say(f"note    common prefixes are not shared, which is slower: {forward.reason}")
+        for note in forward.notes:
+            self.screen.say(f"note    {note}")
         return forward
 
     def open(self, forward: Forward) -> None:
         """The run folder, with everything that is known before the first step."""
         folder, prepared = self.folder, self.prepared
         folder.create()
-        folder.write_text("recipe.yaml", config.dump(self.recipe))
-        folder.write_json("origins.json", self.resolved.origins)
-        folder.write_json("environment.json", assemble.environment(prepared, forward.device.type))
+        self.write_recipe()
+        folder.write_json("environment.json", environment.describe(prepared.dataset.store, forward))
         folder.write_json("data.json", prepared.describe())
         if prepared.dataset.quarantined:
             folder.append("quarantine.jsonl", (asdict(problem) for problem in prepared.dataset.quarantined))
         rows = preview_rows(prepared.dataset, prepared.encoder.tokenizer, 20)
         folder.append("rows.jsonl", (row.coloured() for row in rows))
 
-    def questions(self) -> list[Question]:
-        """Held-out prompts to answer."""
-        from tutelage.evaluate.samples import questions
+    def write_recipe(self) -> None:
+        """What is run, and why each value is what it is."""
+        self.folder.write_text("recipe.yaml", config.dump(self.recipe))
+        self.folder.write_json("origins.json", self.resolved.origins)
 
-        options, prepared = self.recipe.evaluate, self.prepared
-        count = options.samples if options.score == "none" else max(options.samples, options.score_rows)
-        return questions(prepared.dataset, prepared.encoder.tokenizer, prepared.stop_ids, count)
-
-    def measure(self, forward: Forward, questions: list[Question], name: str, *, step: int) -> Measured:
-        """Held-out loss, and answers to held-out prompts, written down."""
-        from tutelage.evaluate.samples import ask
-
-        loss = self.evaluate(forward, name, step=step)
-        tokenizer, options = self.prepared.encoder.tokenizer, self.recipe.evaluate
-        with self.screen.stage(f"{name}: answering held-out prompts", len(questions)) as advance:
-            answers = ask(
-                forward,
-                questions,
-                tokenizer,
-                stop_ids=self.stop_ids(forward),
-                max_new_tokens=options.max_new_tokens,
-                progress=advance,
-            )
-        self.folder.append(
-            "samples.jsonl",
-            (
-                answered.as_json(
-                    model=name,
-                    step=step,
-                    prompt=tokenizer.decode(answered.question.prompt_ids),
-                    max_new_tokens=options.max_new_tokens,
-                    correct=self.correct(answered),
-                )
-                for answered in answers
-            ),
-        )
-        return Measured(loss, answers)
-
-    def correct(self, answered: Answered) -> bool | None:
-        from tutelage.scoring.exact import SCORERS
-
-        scorer = SCORERS.get(self.recipe.evaluate.score)
-        return None if scorer is None else scorer(answered.text, answered.question.reference)
-
-    def stop_ids(self, forward: Forward) -> list[int]:
-        """What ends an answer, for base and tuned alike: the data's stop tokens and the model's own."""
-        from tutelage.models.adapters import base_of, own_stop_ids
-
-        return list(dict.fromkeys([*self.prepared.stop_ids, *own_stop_ids(base_of(forward.model))]))
-
-    def evaluate(self, forward: Forward, name: str, *, step: int) -> HeldoutLoss:
-        """The loss on the held-out examples, written down."""
-        from tutelage.evaluate.heldout import HeldoutLoss, heldout_loss
-
-        examples = self.prepared.heldout
-        if not examples:
-            return HeldoutLoss(np.zeros(0), np.zeros(0), 0)
-        with self.screen.stage(f"{name}: held-out loss", len(examples)) as advance:
-            loss = heldout_loss(forward, examples, token_budget=self.recipe.train.token_budget, progress=advance)
-        record = {"step": step, "nll": loss.nll, "tokens": loss.tokens, "examples": len(examples)}
-        self.folder.append("evaluations.jsonl", [record])
-        return loss
+    @property
+    def measure(self) -> Measure:
+        """What the model is measured on, before, during and after."""
+        return assemble.measure(self.prepared, self.folder, self.screen)
 
     def adapt(self, forward: Forward) -> dict[str, nn.Parameter]:
         """Switch on what is trained."""
-        from tutelage.models.adapters import adapt, trainable
+        from tutelage.models.training import for_training
 
-        forward.model = adapt(
-            forward.model,  # type: ignore[arg-type]
+        assert self.choice is not None
+        options = self.recipe.train
+        parameters, notes = for_training(
+            forward,
             self.recipe.model.adapter,
-            seed=self.recipe.train.seed,
+            seed=options.seed,
             base=self.prepared.location.path,
+            checkpointing=self.choice.estimate.checkpointing,
+            compiled=options.compile,
         )
-        return trainable(forward.model)
+        for note in notes:
+            self.screen.say(f"note    {note}")
+        return parameters
+
+    def rehearse(self, forward: Forward, parameters: dict[str, nn.Parameter]) -> None:
+        """The worst micro-batch before the first step; what it took replaces what was predicted."""
+        from tutelage.export.delivery import try_saving
+        from tutelage.objectives.nll import nll
+        from tutelage.train.optimizer import build_optimizer
+        from tutelage.train.rehearsal import rehearse_until_it_fits
+
+        assert self.choice is not None
+        with self.screen.stage("rehearsing the largest micro-batch", None):
+            self.choice = rehearse_until_it_fits(
+                self.choice,
+                assemble.work(self.prepared),
+                forward,
+                nll,
+                parameters,
+                build=partial(build_optimizer, parameters, self.recipe.train, self.precision),
+                save=partial(try_saving, forward),
+                folder=self.folder.folder,
+                allowed=self.recipe.budget.memory_bytes,
+            )
+        self.token_budget = self.choice.estimate.token_budget
+        self.resolved, self.prepared, self.choice = assemble.shortened(self.resolved, self.prepared, self.choice)
+        self.write_recipe()
+        planned = assemble.plan(self.prepared, forward, parameters, self.choice)
+        self.folder.write_json("plan.json", {**planned, "rounding": self.rounding})
+        self.screen.say(f"plan    {self.choice.measured_line()}")
 
     def learn(self, forward: Forward, parameters: dict[str, nn.Parameter]) -> None:
         """The optimizer steps, each written down as it is made."""
         from tutelage.objectives.nll import nll
         from tutelage.train.guard import Guard
+        from tutelage.train.journal import write_down
         from tutelage.train.loop import steps
-        from tutelage.train.memory import peak_memory_bytes
         from tutelage.train.optimizer import build_optimizer
         from tutelage.train.schedule import learning_rate
 
@@ -198,8 +206,8 @@ class Experiment:
         run = steps(
             forward,
             nll,
-            assemble.groups(self.prepared, token_budget=options.token_budget),
-            build_optimizer(parameters, options),
+            assemble.groups(self.prepared, token_budget=self.token_budget, share=forward.share),
+            build_optimizer(parameters, options, self.precision),
             parameters=parameters,
             rate=lambda step: learning_rate(step, steps=total, peak=peak, schedule=options.schedule),
             max_grad_norm=options.max_grad_norm,
@@ -211,42 +219,33 @@ class Experiment:
         with self.screen.stage("training", total) as advance:
             for step in run:
                 self.steps.append(step)
-                record = {**asdict(step), "computed_tokens": step.tokens}
-                record["peak_memory_bytes"] = peak_memory_bytes(forward.device)
-                self.folder.append("metrics.jsonl", [record])
+                self.token_budget = write_down(
+                    step, self.folder, self.screen, device=forward.device, token_budget=self.token_budget
+                )
                 advance(1, note=f"loss {step.loss:.3f}  {step.tokens / step.seconds:,.0f} tokens/s")
-                if step.skipped:
-                    self.screen.say(f"note    step {step.step} skipped: loss {step.loss}, gradient {step.grad_norm}")
                 if step.step in points:
-                    self.evaluate(forward, f"step {step.step}", step=step.step)
+                    name = f"step {step.step}"
+                    self.measure.loss(forward, name, step=step.step, token_budget=self.token_budget)
 
     def save(self, forward: Forward) -> dict[str, Any]:
         """Write the model and have a fresh process reproduce it."""
-        from tutelage.export.folder import save, save_merged
-        from tutelage.export.parity import prove, record, tolerance
-        from tutelage.models.adapters import base_of, without_adapter
+        from tutelage.export.delivery import deliver
+        from tutelage.train.memory import give_back_memory
 
-        prompts = [example.input_ids.tolist() for example in (self.prepared.heldout or self.prepared.train)]
-        recorded = record(forward, prompts)
-        allowed = {}
-        if base_of(forward.model) is not forward.model:
-            with without_adapter(forward.model):
-                allowed = {"allowed": tolerance(recorded, record(forward, prompts))}
-        given = {
-            "tokenizer": self.prepared.tokenizer,
-            "template": self.prepared.encoder.template,
-            "stop_ids": self.prepared.stop_ids,
-        }
+        prepared = self.prepared
+        given = {"tokenizer": prepared.tokenizer, "template": prepared.encoder.template, "stop_ids": prepared.stop_ids}
+        forward.model.zero_grad(set_to_none=True)
+        give_back_memory()  # The fresh process needs as much as this one still holds.
         with self.screen.stage("saving, and loading again in a fresh process", None):
-            save(forward.model, self.folder.model, **given)
-            worst = prove(self.folder.model, recorded, **allowed)
-            saved = {"folder": str(self.folder.model), "logit_difference": worst}
-            if self.recipe.export.merged:
-                merged = self.folder.folder / "merged"
-                save_merged(forward.model, merged, **given)
-                saved["merged"] = str(merged)
-                saved["merged_logit_difference"] = prove(merged, recorded, **allowed)
-        return saved
+            examples = prepared.heldout or prepared.train
+            return deliver(
+                forward,
+                self.folder,
+                examples,
+                merged=self.recipe.export.merged,
+                weights=self.precision.weights,
+                given=given,
+            )
 
     def finish(
         self,

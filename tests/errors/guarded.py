@@ -126,7 +126,7 @@ def _guarded(job: dict[str, Any]) -> dict[str, Any]:
     start = time.monotonic()
     told: dict[str, Any]
     try:
-        told = {"checked": commands.check(job["recipe"], job.get("overrides", ()))}
+        told = {"checked": commands.check(job["recipe"], job.get("overrides", ()), data_only=True)}
     except TutelageError as error:
         told = {"exit": error.exit_code, "problems": [asdict(problem) for problem in error.problems]}
         told["text"] = str(error)

@@ -110,5 +110,5 @@ def test_running_out_of_memory_says_what_to_change(workdir, tiny_model, monkeypa
     outcome = tinyruns.tutelage(*case.command("train"))
     assert outcome.code == 5
     assert "error[machine/out-of-memory]" in outcome.err
-    assert "train.token_budget=1024" in outcome.err
+    assert "data.max_length" in outcome.err
     assert json.loads((workdir / "run" / "result.json").read_text())["status"] == "failed"

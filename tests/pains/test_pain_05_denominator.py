@@ -38,15 +38,21 @@ def rows(count: int) -> list[Example]:
     return made
 
 
-class Record(torch.optim.SGD):
+class Record:
     """Keeps the gradient of every step and changes nothing."""
 
     def __init__(self, parameters):
-        super().__init__(parameters, lr=0.0)
-        self.seen = []
+        self.parameters, self.seen = list(parameters), []
 
-    def step(self, closure=None):
-        self.seen.append([p.grad.clone() for group in self.param_groups for p in group["params"]])
+    def zero_grad(self):
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def norm(self):
+        return torch.stack([p.grad.norm() for p in self.parameters]).norm()
+
+    def step(self, learning_rate, *, norm, clip, sound):
+        self.seen.append([p.grad.clone() for p in self.parameters])
 
 
 def run(model_folder, examples: list[Example], *, size: int, budget: int):
@@ -95,7 +101,7 @@ def test_the_tail_is_divided_by_its_own_count(tiny_model):
     norm = torch.sqrt(sum(p.grad.square().sum() for p in expected.values())).item()
     assert done[-1].grad_norm == pytest.approx(norm, rel=1e-5)
     for found, parameter in zip(gradients[-1], expected.values(), strict=True):
-        assert torch.allclose(found, parameter.grad, atol=1e-7)
+        assert torch.allclose(found, parameter.grad, rtol=1e-4, atol=2e-6 * float(parameter.grad.abs().max()))
 
 
 @pytest.mark.parametrize("budget", [1, 40, 10_000])

@@ -134,6 +134,16 @@ TABLE: dict[str, Change] = {
     "train.max_grad_norm": Change(0.01, "weights", {"train.eps": 1e-2}),
     "train.seed": Change(1, "metrics"),
     "train.token_budget": Change(40, "micro_batches"),
+    "train.checkpointing": Change("full", "plan"),
+    "train.compile": Change(True, "compiled"),
+    "precision.weights": Change("bfloat16", "plan"),
+    "precision.compute": Change("bfloat16", "plan"),
+    "precision.optimizer": Change("bfloat16", "plan"),
+    "precision.master": Change(
+        "stochastic", "plan", {"model.adapter": {"kind": "full"}, "precision.weights": "bfloat16"}
+    ),
+    "budget.memory": Change("8GB", "plan"),
+    "budget.time": Change("0.001s", "error"),
     "evaluate.points": Change(2, "evaluations"),
     "evaluate.examples": Change(2, "evaluations"),
     "evaluate.samples": Change(3, "samples"),
@@ -256,6 +266,8 @@ def _observation(recipe: dict[str, Any], patch: pytest.MonkeyPatch) -> dict[str,
     patch.setitem(sys.modules, "datasets", _Hub("datasets"))
     patch.setitem(sys.modules, "datasets.exceptions", SimpleNamespace(DatasetsError=RuntimeError))
     tinyruns.prove_here(patch)
+    compiled: list[Any] = []
+    patch.setattr("tutelage.models.training.compile_layers", compiled.append)
     for name in ("tokens", "shelf"):
         Path(name, "0" * 32).mkdir(parents=True)
         Path(name, "0" * 32, "part").write_text("somebody's tokens")
@@ -265,7 +277,8 @@ def _observation(recipe: dict[str, Any], patch: pytest.MonkeyPatch) -> dict[str,
     except TutelageError as error:
         return {"error": [problem.code for problem in error.problems]}
     (run,) = map(Path, set(os.listdir()) - before)
-    text = {name: (run / name).read_text() for name in ("data.json", "plan.json", "samples.jsonl", "evaluations.jsonl")}
+    text = {name: (run / name).read_text() for name in ("data.json", "samples.jsonl", "evaluations.jsonl")}
+    plan = json.loads((run / "plan.json").read_text())
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     weights = [path.read_bytes() for path in sorted((run / "model").glob("*.safetensors"))]
     return {
@@ -273,6 +286,8 @@ def _observation(recipe: dict[str, Any], patch: pytest.MonkeyPatch) -> dict[str,
         "metrics": [{k: v for k, v in m.items() if k not in ("seconds", "peak_memory_bytes")} for m in metrics],
         "weights": [hashlib.sha256(content).hexdigest() for content in weights],
         "micro_batches": calls,
+        "plan": {k: v for k, v in plan.items() if k not in ("predicted", "measured", "memory_limit_bytes")},
+        "compiled": len(compiled),
         "tasks": result["tasks"],
         "verdict": result["heldout"],
         "files": sorted(str(path) for path in run.rglob("*")),

@@ -18,13 +18,18 @@ from tutelage.objectives.nll import nll
 class Poisoned:
     """The usual objective, which at the steps named gives a loss that is not finite."""
 
+    REHEARSED = 2
+    """Calls before the first step."""
+
     def __init__(self, steps: set[int], value: float = float("inf")) -> None:
         self.steps, self.value = steps, value
-        self.call = 0
+        self.call = -self.REHEARSED
         self.weights: list[list[torch.Tensor]] = []
 
     def __call__(self, forward, batch) -> Loss:
         self.call += 1
+        if self.call <= 0:
+            return nll(forward, batch)
         self.weights.append([p.detach().clone() for p in trainable(forward.model).values()])
         loss = nll(forward, batch)
         return Loss(loss.sum * self.value, loss.weight) if self.call in self.steps else loss

@@ -136,7 +136,7 @@ def test_train_prints_the_answer_on_stdout_and_progress_on_stderr(recipe, monkey
     assert outcome.code == 0, outcome.err
     assert "held-out loss" in outcome.out
     assert "tutelage chat one" in outcome.out
-    assert re.search(r"^model   .* on cpu", outcome.err)
+    assert re.search(r"(?m)^model   .* on cpu; weights float32", outcome.err)
     assert re.search(r"^train   [\d,]+ parameters, 3 steps of 4 examples", outcome.err, re.MULTILINE)
     machine = tinyruns.tutelage("train", recipe, "output=two", "--json")
     assert json.loads(machine.out)["status"] == "done"

@@ -84,7 +84,7 @@ def test_every_step_is_a_line(learned_run):
     assert [m["step"] for m in metrics] == list(range(1, 41))
     assert all(m.keys() >= STEP for m in metrics)
     assert sum(m["seconds"] for m in metrics) == pytest.approx(result["training_seconds"])
-    assert all(0 < m["supervised_tokens"] < m["tokens"] == m["computed_tokens"] for m in metrics)
+    assert all(0 < m["supervised_tokens"] < m["computed_tokens"] <= m["tokens"] for m in metrics)
     assert metrics[-1]["loss"] < metrics[0]["loss"] / 2
 
 

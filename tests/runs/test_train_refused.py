@@ -29,7 +29,7 @@ def test_a_taken_folder_is_refused_and_untouched(recipe, workdir):
     assert tinyruns.tree(workdir) == before
 
 
-@pytest.mark.parametrize("stage", ["train.loop.Step", "export.folder.save"])
+@pytest.mark.parametrize("stage", ["train.loop.Step", "export.delivery.save"])
 def test_an_interrupted_run_says_so(recipe, workdir, monkeypatch, stage):
     def interrupt(*arguments, **named):
         raise KeyboardInterrupt

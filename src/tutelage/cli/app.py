@@ -24,16 +24,31 @@ app.add_typer(data, name="data")
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As in train.epochs=2.")]
+Memory = Annotated[str | None, typer.Option("--budget-memory", metavar="SIZE", help="Use at most this, as in 6GB.")]
+Time = Annotated[str | None, typer.Option("--budget-time", metavar="TIME", help="Take at most this, as in 2h.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
+def _with_budgets(overrides: list[str] | None, memory: str | None, time: str | None) -> list[str]:
+    """The overrides, with the two options that have names of their own."""
+    given = {"memory": memory, "time": time}
+    return [*(overrides or ()), *(f'budget.{name}="{value}"' for name, value in given.items() if value is not None)]
+
+
 @app.command(epilog="tutelage check recipes/alpaca-lora.yaml")
-def check(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Validate a recipe and read all its data. Trains nothing."""
+def check(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    as_json: Json = False,
+    memory: Memory = None,
+    time: Time = None,
+    data_only: Annotated[bool, typer.Option("--data-only", help="Leave out what the run will take.")] = False,
+) -> None:
+    """Validate a recipe, read all its data, and say what the run will take. Trains nothing."""
     from tutelage import commands
     from tutelage.cli import show
 
-    result = commands.check(recipe, overrides or (), Terminal())
+    result = commands.check(recipe, _with_budgets(overrides, memory, time), Terminal(), data_only=data_only)
     if as_json:
         print(json.dumps(result, ensure_ascii=False, indent=2))
     else:
@@ -64,12 +79,18 @@ def preview(
 
 
 @app.command(epilog="tutelage train recipes/alpaca-lora.yaml train.learning_rate=1e-4")
-def train(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json = False) -> None:
+def train(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    as_json: Json = False,
+    memory: Memory = None,
+    time: Time = None,
+) -> None:
     """Train, and measure the model before and after."""
     from tutelage import commands
     from tutelage.cli import show
 
-    resolved = commands.resolve(recipe, overrides or ())
+    resolved = commands.resolve(recipe, _with_budgets(overrides, memory, time))
     result = commands.train(resolved, screen=Terminal())
     if as_json:
         print(json.dumps(result, ensure_ascii=False, indent=2))

@@ -52,6 +52,7 @@ def check(console: Console, result: dict[str, Any]) -> None:
             for m in result["plan"]["mixture"]
             if len(result["plan"]["mixture"]) > 1 or m["taken"] != m["examples"]
         ),
+        *(("needs", line) for line in result["needs"]),
         *(("set", f"{option}  ({origin})") for option, origin in result["set"].items() if origin == "command line"),
     ]
     for label, text in lines:

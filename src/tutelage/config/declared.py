@@ -132,6 +132,8 @@ def _limit(item: Any, *, whole: bool) -> str:
             return f"at most {high}"
         case bounds.MinLen(min_length=1):
             return "not empty"
+        case bounds.DocInfo(documentation=text):
+            return text
     return ""
 
 

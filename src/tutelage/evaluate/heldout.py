@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tutelage.data.batch import pack
-from tutelage.data.plan import micro_batches
+from tutelage.data.batch import lay_out
+from tutelage.data.cut import cut
 from tutelage.models.forward import Forward
 from tutelage.types import Example
 
@@ -40,11 +40,11 @@ def heldout_loss(
     """The loss of each example. Memory does not grow with their number: a micro-batch is reduced at once."""
     forward.model.eval()
     sums = np.zeros(len(examples))
-    for group in micro_batches([len(example) for example in examples], token_budget):
-        batch = pack([examples[i] for i in group])
+    for forest in cut(examples, token_budget, share=forward.packed):
+        batch = lay_out(examples, forest)
         _, each = forward.nll(batch)
-        weighted = each.double().cpu().numpy() * batch.weights
-        sums[group] = np.bincount(batch.owners, weights=weighted, minlength=len(group))
-        progress(len(group))
+        weighted = each.double().cpu().numpy()[batch.owned] * batch.owner_weights
+        np.add.at(sums, batch.owners, weighted)
+        progress(len(forest.order))
     weights = np.array([float(example.weights.sum(dtype=np.float64)) for example in examples])
     return HeldoutLoss(sums, weights, sum(example.supervised for example in examples))

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from tutelage.data.forest import trees_of_one
 from tutelage.errors import ModelError, Problem
 from tutelage.models.forward import Forward
 
@@ -55,8 +56,12 @@ def tolerance(tuned: dict[str, torch.Tensor], base: dict[str, torch.Tensor]) -> 
     return max(FLOOR, min(TOLERANCE, 0.1 * distance))
 
 
-def prove(folder: Path, recorded: dict[str, torch.Tensor], *, allowed: float = TOLERANCE) -> float:
+def prove(
+    folder: Path, recorded: dict[str, torch.Tensor], *, allowed: float = TOLERANCE, weights: str = "float32"
+) -> float:
     """Load the folder in a fresh process and compare; the largest relative difference.
+
+    The fresh process reads the weights as `weights` and computes in float32.
 
     Raises:
         ModelError: save/not-reproduced.
@@ -65,7 +70,10 @@ def prove(folder: Path, recorded: dict[str, torch.Tensor], *, allowed: float = T
     save_file(recorded, path)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "tutelage.export.parity", str(folder)], capture_output=True, text=True, check=False
+            [sys.executable, "-m", "tutelage.export.parity", weights, str(folder)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
     finally:
         path.unlink(missing_ok=True)
@@ -97,7 +105,7 @@ def _found(said: dict[str, Any], allowed: float) -> str:
 def _flat(forward: Forward, ids: torch.Tensor) -> dict[str, object]:
     if not forward.packed:
         return {}
-    return {"position_ids": torch.arange(len(ids), device=ids.device)[None], "segments": (len(ids),)}
+    return {"position_ids": torch.arange(len(ids), device=ids.device)[None], "segments": trees_of_one([len(ids)])}
 
 
 def _distance(logits: torch.Tensor, expected: torch.Tensor) -> float:
@@ -106,15 +114,15 @@ def _distance(logits: torch.Tensor, expected: torch.Tensor) -> float:
     return difference if math.isfinite(difference) else 1e9
 
 
-def _main(folder: Path) -> None:
+def _main(folder: Path, weights: str) -> None:
     """What the fresh process does: nothing of Tutelage takes part in loading or computing."""
     from transformers import AutoModelForCausalLM
 
     recorded = load_file(folder / FILE)
     model, loading = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        folder, dtype=getattr(torch, weights), use_safetensors=True, output_loading_info=True
     )
-    model.eval()
+    model.float().eval()
     worst = 0.0
     with torch.no_grad():
         for number in range(len(recorded) // 2):
@@ -125,4 +133,4 @@ def _main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    _main(Path(sys.argv[2]), sys.argv[1])

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from tutelage.models.attention import attend_segments
+from tutelage.data.forest import trees_of_one
+from tutelage.models.attention import UNCHECKED, Layout, attend_segments
 
 
 class SlotCache:
@@ -26,12 +27,14 @@ class SlotCache:
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
         self._admitted: list[tuple[int, int]] = []
+        self._layout = Layout((), ())
         self._active = 0
         self._mask: Tensor | None = None
 
     def admit(self, lengths: Sequence[int], slots: Sequence[int]) -> None:
         """The next forward pass computes whole prompts of these lengths into these slots."""
         self._admitted = list(zip(slots, lengths, strict=True))
+        self._layout = Layout(trees_of_one(lengths), UNCHECKED)
         for slot, length in self._admitted:
             self.lengths[slot] = length
 
@@ -63,7 +66,7 @@ class SlotCache:
                 keys[slot, :, :length] = k[0, :, start : start + length]
                 values[slot, :, :length] = v[0, :, start : start + length]
                 start += length
-            return attend_segments(q, k, v, [length for _, length in self._admitted], scale=scale, window=window)
+            return attend_segments(q, k, v, self._layout, scale=scale, window=window)
         mask = self._mask
         if mask is not None and window is not None:
             mask = mask & (torch.arange(mask.shape[-1], device=q.device) > self._at[:, None, None, None] - window)

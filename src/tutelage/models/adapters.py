@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tutelage.models.lora import fuse_lora
 from tutelage.recipe import Full, Lora
 from tutelage.seeds import derive
 
@@ -41,7 +42,9 @@ def adapt(model: PreTrainedModel, adapter: Lora | Full, *, seed: int, base: str)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "adapter"))
-        return get_peft_model(model, config)
+        adapted = get_peft_model(model, config)
+    fuse_lora(adapted)
+    return adapted
 
 
 def without_adapter(model: nn.Module) -> AbstractContextManager[None]:

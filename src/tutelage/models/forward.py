@@ -1,14 +1,15 @@
 """The model as the loop, the evaluation and the generator see it: trained edges in, losses out.
 
 A model whose attention goes through the interface computes a whole micro-batch as one flat row. Whether it does so
-exactly is not assumed: at the start two short random rows are computed alone by the model's own code and together
-by ours, and the logits must agree. A model that cannot is run one example at a time, by its own code, which is
-slower and equally exact; the run says so.
+exactly is not assumed: at the start a few short random rows are computed by the model's own code and by ours, together
+and with their common prefixes computed once, and the logits must agree. A model that cannot is run one example at a
+time, by its own code, which is slower and equally exact; the run says so.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.data.batch import MicroBatch
+from tutelage.data.forest import Segment, trees_of_one
 from tutelage.models import attention
 from tutelage.models.adapters import base_of
+from tutelage.models.dropout import Draw
+from tutelage.models.fused import fuse
 from tutelage.models.head import Head, find_head
 
 if TYPE_CHECKING:
@@ -25,6 +29,10 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4
 """Largest difference of logits, as a share of their spread, that counts as rounding."""
+TOLERANCE_TWO_BYTES = 0.03
+"""Largest difference, root mean square as a share of the logits', that counts as rounding in bfloat16 and float16."""
+WINDOW_TRIED = 512
+"""A model with a sliding window up to this wide, in tokens, is tried on a row longer than it."""
 
 
 @dataclass(slots=True)
@@ -36,7 +44,17 @@ class Forward:
     packed: bool
     """Whether whole micro-batches are computed as one flat row."""
     reason: str = ""
-    """Why not, in words."""
+    """Why not, or why prefixes are not shared, in words."""
+    share: bool = False
+    """Whether a prefix that examples have in common can be computed once."""
+    backends: tuple[attention.Backend, ...] = attention.UNCHECKED
+    """What computes attention in a flat row, best first."""
+    notes: tuple[str, ...] = ()
+    """Attention backends that are there and not used, and why, in words."""
+    draw: Draw | None = None
+    """What dropout is drawn from, where the model has any."""
+    fused: tuple[str, ...] = ()
+    """Kinds of layers that run on compiled kernels."""
 
     @property
     def device(self) -> torch.device:
@@ -66,24 +84,35 @@ class Forward:
         return output.last_hidden_state[0]
 
     def _hidden(self, batch: MicroBatch) -> Tensor:
+        if self.draw is not None and self.model.training:
+            self.draw.begin(batch, self.device)
         ids = torch.from_numpy(batch.input_ids).to(self.device)
         if self.packed:
             positions = torch.from_numpy(batch.position_ids).to(self.device)
-            return self.hidden(ids, positions, segments=batch.lengths)
+            return self.hidden(ids, positions, segments=attention.Layout(batch.segments, self.backends))
         decoder = base_of(self.model).get_decoder()
-        rows = [decoder(input_ids=row[None], use_cache=False).last_hidden_state[0] for row in ids.split(batch.lengths)]
-        return torch.cat(rows)
+        rows = self._each(batch, ids)
+        return torch.cat([decoder(input_ids=row[None], use_cache=False).last_hidden_state[0] for _, row in rows])
+
+    def _each(self, batch: MicroBatch, ids: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Where each example starts, and its ids, for a model that computes each alone."""
+        for segment in batch.segments:
+            assert segment.end == segment.exit, "bug: a shared prefix for such a model"
+            if self.draw is not None and self.model.training:
+                self.draw.only(segment.start, segment.end)
+            yield segment.start, ids[segment.start : segment.end]
 
     def _logprobs_by_model(self, batch: MicroBatch) -> Tensor:
         """Log-probabilities (N, vocabulary) at the edges, by the model's own head, an example at a time."""
         ids = torch.from_numpy(batch.input_ids).to(self.device)
         positions = torch.from_numpy(batch.positions).to(self.device)
-        parts, start = [], 0
-        for row in ids.split(batch.lengths):
+        if self.draw is not None and self.model.training:
+            self.draw.begin(batch, self.device)
+        parts = []
+        for start, row in self._each(batch, ids):
             here = positions[(positions >= start) & (positions < start + len(row))] - start
             logits = self.model(input_ids=row[None], use_cache=False, logits_to_keep=here).logits[0]
             parts.append(torch.log_softmax(logits.float(), dim=-1))
-            start += len(row)
         return torch.cat(parts)
 
 
@@ -93,42 +122,103 @@ def prove(model: PreTrainedModel, *, max_length: int) -> Forward:
 
     The model is left with the attention that the result needs.
     """
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    generator = torch.Generator().manual_seed(0)
-    rows = [torch.randint(vocabulary, (n,), generator=generator).to(model.device) for n in (7, 12)]
-    expected = torch.cat([model(input_ids=row[None], use_cache=False).logits[0].float() for row in rows])
+    rows = _random_rows(model, _ROWS, _LENGTH)
+    for row in range(2, _ROWS):
+        rows[row, : 5 if row == 2 else 8] = rows[row - 1, : 5 if row == 2 else 8]
+    expected = model(input_ids=rows, use_cache=False).logits
+    windows = tuple(window for window in _windows(model) if window < max_length)
+    tried = max((window for window in windows if window <= WINDOW_TRIED), default=None)
+    long_row = rows[:1] if tried is None else _random_rows(model, 1, min(tried + 8, max_length))
+    long_expected = None if tried is None else _decode(model, long_row)[0]
+    fused = fuse(model)
     head = find_head(model)
-    if head is not None and not _equal(head.logits(_decode_alone(model, rows)), expected):
+    if head is not None and not _equal(head.logits(_decode(model, rows)), expected, model.dtype):
         head = None
-    window = getattr(model.config.get_text_config(), "sliding_window", None)
     if head is None:
-        return Forward(model, None, False, "its output head is computed in a way of its own")
+        return Forward(model, None, False, "its output head is computed in a way of its own", fused=fused)
     if "position_ids" not in inspect.signature(model.get_decoder().forward).parameters:
-        return Forward(model, head, False, "it does not take positions")
-    if window is not None and window < max_length:
-        return Forward(model, head, False, f"its attention has a sliding window of {window} tokens")
+        return Forward(model, head, False, "it does not take positions", fused=fused)
     original = model.config._attn_implementation
-    forward = Forward(model, head, True)
+    choice = attention.choose(_attention_shape(model, windows), device=model.device, dtype=model.dtype)
+    forward = Forward(model, head, True, share=True, backends=choice.backends, notes=choice.notes, fused=fused)
     try:
         model.set_attn_implementation(attention.NAME)
-        positions = torch.cat([torch.arange(len(row), device=model.device) for row in rows])
-        hidden = forward.hidden(torch.cat(rows), positions, segments=tuple(map(len, rows)))
-        if _equal(head.logits(hidden), expected):
+        apart = [(row, 0, length) for row, length in enumerate((12, 7, 9, 4))]
+        places = trees_of_one(length for _, _, length in apart)
+        if not _equal(head.logits(_flat(forward, rows, apart, places)), _taken(expected, apart), model.dtype):
+            reason = "rows computed together do not come out as they do alone"
+        elif long_expected is not None and not _equal(_alone(forward, long_row), long_expected, model.dtype):
+            reason = "rows longer than its attention's sliding window do not come out as they do by its own code"
+        else:
+            if not _equal(head.logits(_flat(forward, rows, *_SHARED)), _taken(expected, _SHARED[0]), model.dtype):
+                forward.share = False
+                forward.reason = "rows whose common prefix is computed once do not come out as they do alone"
             return forward
-        reason = "rows computed together do not come out as they do alone"
     except (attention.UnsupportedAttention, ValueError, TypeError) as error:
         # transformers raises ValueError for models that do not support other attention functions.
         reason = str(error).splitlines()[0]
     model.set_attn_implementation(original)
-    return Forward(model, head, False, reason)
+    return Forward(model, head, False, reason, fused=fused)
 
 
-def _decode_alone(model: PreTrainedModel, rows: list[Tensor]) -> Tensor:
-    decoder = model.get_decoder()
-    return torch.cat([decoder(input_ids=row[None], use_cache=False).last_hidden_state[0] for row in rows])
+_ROWS, _LENGTH = 4, 12
+_SHARED = (
+    # Tokens of a row, from and to: one row by itself, then three that share five tokens, of which two share eight.
+    [(0, 0, 12), (1, 0, 5), (1, 5, 12), (2, 5, 8), (2, 8, 12), (3, 8, 12)],
+    [Segment(*ends) for ends in ((0, 12, 12), (12, 17, 35), (17, 24, 24), (24, 27, 35), (27, 31, 31), (31, 35, 35))],
+)
 
 
-def _equal(ours: Tensor, theirs: Tensor) -> bool:
+def _random_rows(model: PreTrainedModel, rows: int, length: int) -> Tensor:
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    generator = torch.Generator().manual_seed(rows)
+    return torch.randint(vocabulary, (rows, length), generator=generator).to(model.device)
+
+
+def _decode(model: PreTrainedModel, rows: Tensor) -> Tensor:
+    """Hidden states of rows of one length, by the model's own code."""
+    hidden: Tensor = model.get_decoder()(input_ids=rows, use_cache=False).last_hidden_state
+    return hidden
+
+
+def _flat(forward: Forward, rows: Tensor, parts: list[tuple[int, int, int]], places: Sequence[Segment]) -> Tensor:
+    """Hidden states of parts of rows, (row, from, to), by our code."""
+    positions = torch.cat([torch.arange(start, end, device=rows.device) for _, start, end in parts])
+    return forward.hidden(_taken(rows, parts), positions, segments=attention.Layout(places, forward.backends))
+
+
+def _alone(forward: Forward, row: Tensor) -> Tensor:
+    return _flat(forward, row, [(0, 0, row.shape[1])], trees_of_one([row.shape[1]]))
+
+
+def _taken(rows: Tensor, parts: list[tuple[int, int, int]]) -> Tensor:
+    return torch.cat([rows[row, start:end] for row, start, end in parts])
+
+
+def _windows(model: PreTrainedModel) -> list[int]:
+    """The sliding windows that the model names, in tokens, narrow ones first."""
+    places = (model.config.get_text_config(), *model.modules())
+    found = {getattr(place, "sliding_window", None) for place in places}
+    return sorted(window for window in found if isinstance(window, int) and window > 0)
+
+
+def _attention_shape(model: PreTrainedModel, windows: tuple[int, ...]) -> attention.Shape:
+    config = model.config.get_text_config()
+    softcap = getattr(config, "attn_logit_softcapping", None)
+    heads = getattr(config, "num_attention_heads", None)
+    if not isinstance(heads, int) or heads < 1:  # It differs by layer, or the model has none: any shape is as good.
+        return attention.Shape(4, 2, 64, windows, softcap)
+    kv_heads = getattr(config, "num_key_value_heads", None)
+    kv_heads = kv_heads if isinstance(kv_heads, int) and kv_heads > 0 and heads % kv_heads == 0 else heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return attention.Shape(heads, kv_heads, dim, windows, softcap)
+
+
+def _equal(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> bool:
+    """Whether they differ by rounding alone in a model of this data type."""
+    ours, theirs = ours.float(), theirs.float()
     if ours.shape != theirs.shape:
         return False
+    if dtype in (torch.bfloat16, torch.float16):
+        return bool((ours - theirs).norm() <= TOLERANCE_TWO_BYTES * theirs.norm())
     return bool((ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max().clamp(min=1.0))

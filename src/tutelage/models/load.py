@@ -1,6 +1,7 @@
 """A location to a model in memory.
 
-Weights are read in float32 from safetensors or GGUF and nothing else; code in a model folder is never run.
+Weights are read from safetensors or GGUF and nothing else, into one number format; code in a model folder is never
+run.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_model(location: Location, *, device: str = "cpu") -> PreTrainedModel:
-    """The model in float32, in evaluation mode, on the device.
+def load_model(location: Location, *, device: str = "cpu", dtype: str = "float32") -> PreTrainedModel:
+    """The model in that format, whatever it is stored in, in evaluation mode, on the device.
 
     Raises:
         ModelError: model/missing; model/unreadable, also where the files lack a tensor of the model.
@@ -32,7 +33,7 @@ def load_model(location: Location, *, device: str = "cpu") -> PreTrainedModel:
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             location.path,
-            dtype=torch.float32,
+            dtype=getattr(torch, dtype),
             use_safetensors=True,
             output_loading_info=True,
             **location.arguments(),
@@ -119,7 +120,7 @@ def _quiet_gguf() -> None:
 
 
 def _forget_quantisation(model: PreTrainedModel) -> None:
-    """The weights are float32 now; the settings that say otherwise would stop them from being saved."""
+    """The weights are numbers like any other now; the settings that say otherwise would stop them from being saved."""
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer = None

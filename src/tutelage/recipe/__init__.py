@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from tutelage.recipe.base import Section
+from tutelage.recipe.budget import BudgetOptions
 from tutelage.recipe.clean import CleanOptions
 from tutelage.recipe.data import DataOptions, Format, HeldoutFile, Join, Rows, Source
 from tutelage.recipe.decontaminate import DecontaminateOptions
@@ -12,10 +13,12 @@ from tutelage.recipe.duplicates import DuplicateOptions
 from tutelage.recipe.evaluate import EvaluateOptions
 from tutelage.recipe.mixture import MixtureOptions
 from tutelage.recipe.model import Full, Lora, ModelOptions
+from tutelage.recipe.precision import PrecisionOptions
 from tutelage.recipe.renderings import Rendering, RenderingOptions
 from tutelage.recipe.train import Schedule, TrainOptions
 
 __all__ = [
+    "BudgetOptions",
     "CleanOptions",
     "DataOptions",
     "DecontaminateOptions",
@@ -29,6 +32,7 @@ __all__ = [
     "Lora",
     "MixtureOptions",
     "ModelOptions",
+    "PrecisionOptions",
     "Recipe",
     "Rendering",
     "RenderingOptions",
@@ -56,10 +60,14 @@ class Recipe(Section):
     """The rows."""
     train: TrainOptions = TrainOptions()
     """The training loop."""
+    precision: PrecisionOptions = PrecisionOptions()
+    """In which number formats the model is held, multiplied and updated."""
     evaluate: EvaluateOptions = EvaluateOptions()
     """What is measured before and after."""
     export: ExportOptions = ExportOptions()
     """What is written at the end."""
+    budget: BudgetOptions = BudgetOptions()
+    """Limits within which the plan chooses."""
     output: str = Field(min_length=1)
     """The run folder; it must not hold a run yet."""
 

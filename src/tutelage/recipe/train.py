@@ -50,5 +50,11 @@ class TrainOptions(Section):
     """The gradient of a step is scaled down to this norm when it is longer."""
     seed: NonNegativeInt = 0
     """Decides the order of the examples, the adapter's start and dropout."""
-    token_budget: PositiveInt = 2048
-    """Tokens computed at once. Changes memory and speed, never the result."""
+    token_budget: PositiveInt | None = None
+    """Tokens computed at once; chosen by the memory plan when not given. Changes memory and speed, never the result."""
+    checkpointing: Literal["auto", "none", "selective", "full"] = "auto"
+    """Which activations are computed again in the backward pass instead of being kept: auto computes none again unless
+    memory demands it. Changes memory and speed, never the result."""
+    compile: bool = False
+    """Put the model's layers through torch.compile: minutes of waiting at the first step, which pay where there are no
+    compiled kernels (GPUs) and the run is long. Changes speed, never the result."""

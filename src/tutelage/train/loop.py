@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
+from torch import Tensor, nn
 
 from tutelage.data.batch import MicroBatch
 from tutelage.models.forward import Forward
 from tutelage.objectives.base import Objective
 from tutelage.seeds import derive
 from tutelage.train.guard import Guard, check_gradients
+from tutelage.train.memory import give_back_memory, is_out_of_memory
+from tutelage.train.optimizer import FusedAdamW
 from tutelage.types import Origin
 
 
@@ -35,6 +36,8 @@ class Group:
     rows: Sequence[Origin]
     seed: int
     """Decides this step's dropout."""
+    cut: Callable[[int], Sequence[MicroBatch]] | None = None
+    """The same examples in micro-batches of at most so many tokens, for when memory runs out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,57 +50,92 @@ class Step:
     grad_norm: float
     learning_rate: float
     tokens: int
+    """Of the examples."""
+    computed_tokens: int
+    """With each shared prefix counted once."""
     supervised_tokens: int
     seconds: float
     skipped: bool
+    token_budget: int | None = None
+    """Tokens computed at once since memory ran out; None while it has not."""
 
 
 def steps(
     forward: Forward,
     objective: Objective,
     groups: Iterable[Group],
-    optimizer: Optimizer,
+    optimizer: FusedAdamW,
     *,
     parameters: Mapping[str, nn.Parameter],
     rate: Callable[[int], float],
     max_grad_norm: float,
     guard: Guard,
 ) -> Iterator[Step]:
-    """Run the groups, one optimizer step each.
+    """Run the groups, one optimizer step each. Where memory runs out, the step is made again in smaller pieces.
 
     Raises:
         ModelError: model/no-gradient, after the first backward pass.
         DivergedError: train/diverged, after ten steps in a row that are not finite.
+        MemoryError, RuntimeError: memory ran out, and a single example does not fit.
     """
     forward.model.train()
+    budget = None
     for group in groups:
         started = time.perf_counter()
-        total_weight = sum(float(batch.weights.sum(dtype="float64")) for batch in group.micro_batches)
-        optimizer.zero_grad(set_to_none=True)
-        summed = 0.0
-        for index, batch in enumerate(group.micro_batches):
-            torch.manual_seed(derive(group.seed, "dropout", group.step, index))
-            loss = objective(forward, batch)
-            (loss.sum / total_weight).backward()
-            summed += loss.sum.item()
+        batches = group.micro_batches if budget is None or group.cut is None else group.cut(budget)
+        total_weight = sum(float(batch.weights.sum(dtype="float64")) for batch in batches)
+        while (losses := _gradients(forward, objective, group, batches, total_weight, optimizer)) is None:
+            assert group.cut is not None
+            budget = max(batch.computed_tokens for batch in batches) // 2
+            batches = group.cut(budget)
         if group.step == 1:
             check_gradients(parameters)
-        mean = summed / total_weight
-        norm = nn.utils.clip_grad_norm_(parameters.values(), max_grad_norm).item()
-        sound = guard.step_is_sound(mean, norm, group.rows)
         learning_rate = rate(group.step)
-        if sound:
-            for options in optimizer.param_groups:
-                options["lr"] = learning_rate
-            optimizer.step()
+        # Nothing is asked of the device before its step is under way: the optimizer itself leaves out unsound ones.
+        facts = torch.stack([*losses, optimizer.norm().float()])
+        optimizer.step(learning_rate, norm=facts[-1], clip=max_grad_norm, sound=facts.isfinite().all())
+        *sums, norm = facts.tolist()
+        mean = sum(sums) / total_weight
+        sound = guard.step_is_sound(mean, norm, group.rows)
         yield Step(
             step=group.step,
             loss=mean,
             grad_norm=norm,
             learning_rate=learning_rate,
-            tokens=sum(batch.tokens for batch in group.micro_batches),
-            supervised_tokens=sum(len(batch.targets) for batch in group.micro_batches),
+            tokens=sum(batch.tokens for batch in batches),
+            computed_tokens=sum(batch.computed_tokens for batch in batches),
+            supervised_tokens=sum(batch.supervised_tokens for batch in batches),
             seconds=time.perf_counter() - started,
             skipped=not sound,
+            token_budget=budget,
         )
         forward.model.train()
+
+
+def _gradients(
+    forward: Forward,
+    objective: Objective,
+    group: Group,
+    batches: Sequence[MicroBatch],
+    total_weight: float,
+    optimizer: FusedAdamW,
+) -> list[Tensor] | None:
+    """Gather the gradient of the global batch; the losses of its micro-batches, or None where one did not fit."""
+    optimizer.zero_grad()
+    if forward.draw is not None:
+        forward.draw.seed = derive(group.seed, "dropout", group.step)
+    losses: list[Tensor] = []
+    try:
+        for batch in batches:
+            loss = objective(forward, batch)
+            (loss.sum / total_weight).backward()
+            losses.append(loss.sum.detach().float())
+        return losses
+    except (MemoryError, RuntimeError) as error:
+        alone = len(set(batches[len(losses)].owners.tolist())) <= 1
+        if alone or group.cut is None or not is_out_of_memory(error):
+            raise
+    # Outside of the handler, which holds on to everything that the failed pass had made.
+    optimizer.zero_grad()
+    give_back_memory()
+    return None

@@ -25,14 +25,18 @@ def made(count: int) -> list[Example]:
     return examples
 
 
-@pytest.fixture(scope="module", params=["llama", "mistral-window"])
-def forward(request, tiny_model):
-    return prove(load_model(locate(str(tiny_model(request.param)))), max_length=64)
+@pytest.fixture(scope="module", params=["llama", "mistral-window", "gemma2"])
+def family(request):
+    return request.param
 
 
-def test_each_example_is_what_plain_transformers_says(forward, tiny_model):
+@pytest.fixture(scope="module")
+def forward(family, tiny_model):
+    return prove(load_model(locate(str(tiny_model(family)))), max_length=64)
+
+
+def test_each_example_is_what_plain_transformers_says(forward, family, tiny_model):
     examples = made(12)
-    family = "llama" if forward.packed else "mistral-window"
     plain = load_model(locate(str(tiny_model(family))))
     loss = heldout_loss(forward, examples, token_budget=100)
     for example, found in zip(examples, loss.sums, strict=True):

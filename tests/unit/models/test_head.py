@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -93,6 +95,73 @@ def test_no_edges_are_no_loss():
     total, each = Head(linear).nll(hidden.requires_grad_(), targets, weights)
     total.backward()
     assert (total.item(), each.shape, hidden.grad.shape) == (0.0, (0,), (0, WIDTH))
+
+
+FORMATS = [
+    (torch.bfloat16, torch.float32, 1e-5),
+    (torch.float32, torch.bfloat16, 1e-5),
+    (torch.bfloat16, torch.bfloat16, 1e-5),
+    (torch.float64, torch.float64, 1e-5),
+]
+
+
+@pytest.mark.parametrize(("of_hidden", "of_weight", "tolerance"), FORMATS)
+def test_formats_may_differ_and_the_loss_is_float32(monkeypatch, of_hidden, of_weight, tolerance):
+    """Losses and sums are those of the same numbers in float32; gradients come back in the formats of their tensors."""
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 16)
+    linear, hidden, targets, weights = made(50, bias=True, dtype=torch.float32)
+    linear, hidden = linear.to(of_weight), hidden.to(of_hidden).requires_grad_()
+    exact, same = nn.Linear(WIDTH, VOCABULARY), hidden.detach().float().requires_grad_()
+    exact.load_state_dict(linear.state_dict())
+    total, each = Head(linear).nll(hidden, targets, weights)
+    right_total, right_each = reference(Head(exact), same, targets, weights)
+    found = torch.autograd.grad(total, [hidden, *linear.parameters()])
+    right = torch.autograd.grad(right_total, [same, *exact.parameters()])
+    assert (total.dtype, each.dtype) == (torch.float32, torch.float32)
+    assert torch.allclose(each, right_each, rtol=tolerance, atol=tolerance)
+    for ours, theirs, tensor in zip(found, right, [hidden, *linear.parameters()], strict=True):
+        assert ours.dtype == tensor.dtype
+        assert torch.allclose(ours, theirs.to(tensor.dtype), rtol=1e-2 if tensor.dtype == torch.bfloat16 else 1e-4)
+
+
+def test_the_gradient_of_a_bfloat16_weight_is_not_rounded_where_it_is_gathered_in_float32():
+    linear, hidden, targets, weights = made(50, dtype=torch.float32)
+    linear = linear.to(torch.bfloat16)
+    linear.weight.grad_dtype = torch.float32
+    Head(linear).nll(hidden, targets, weights)[0].backward()
+    assert linear.weight.grad.dtype == torch.float32
+    assert not torch.equal(linear.weight.grad, linear.weight.grad.to(torch.bfloat16).float())
+
+
+def test_a_thread_reuses_its_block_and_no_other_threads():
+    """A block is remade when it is too small or of another format, and never two are held."""
+
+    def address(rows: int, dtype: torch.dtype = torch.float32) -> int:
+        block = module._block(rows, VOCABULARY, dtype, torch.device("cpu"))
+        assert (block.shape, block.dtype) == ((rows, VOCABULARY), dtype)
+        return block.data_ptr()
+
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        first = one.submit(address, 30).result()
+        assert one.submit(address, 30).result() == one.submit(address, 7).result() == first
+        assert other.submit(address, 30).result() != first
+        assert one.submit(address, 30).result() == first
+        one.submit(address, 3, torch.float64).result()
+
+
+def test_losses_of_two_calls_do_not_disturb_each_other():
+    """An evaluation in inference mode between a training pass and its way back."""
+    linear, hidden, targets, weights = made(40, dtype=torch.float32)
+    head = Head(linear)
+    total, each = head.nll(hidden.requires_grad_(), targets, weights)
+    alone = torch.autograd.grad(total, hidden)[0]
+    kept = each.clone()
+    total, each = head.nll(hidden, targets, weights)
+    with torch.inference_mode():
+        head.nll(torch.randn(300, WIDTH), torch.zeros(300, dtype=torch.long), torch.ones(300))
+    assert torch.equal(torch.autograd.grad(total, hidden)[0], alone)
+    assert torch.equal(each, kept)
+    head.nll(torch.randn(300, WIDTH).requires_grad_(), torch.zeros(300, dtype=torch.long), torch.ones(300))
 
 
 class Largest(TorchDispatchMode):

@@ -82,7 +82,6 @@ def environment() -> dict[str, Any]:
         "platform": "Linux-6.1-x86_64",
         "device": "cpu",
         "threads": 2,
-        "dtype": "float32",
     }
 
 

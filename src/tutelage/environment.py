@@ -1,0 +1,33 @@
+"""What a run was made with: versions, machine, kernels, and the token store."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING, Any
+
+from tutelage import __version__
+from tutelage.data.store import Store
+
+if TYPE_CHECKING:
+    from tutelage.models.forward import Forward
+
+
+def describe(store: Store, forward: Forward) -> dict[str, Any]:
+    """What `environment.json` holds."""
+    import tokenizers
+    import torch
+    import transformers
+
+    return {
+        "tutelage": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "tokenizers": tokenizers.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if forward.device.type == "cuda" else forward.device.type,
+        "threads": torch.get_num_threads(),
+        "attention": [backend.name for backend in forward.backends] if forward.packed else ["the model's own"],
+        "kernels": list(forward.fused),
+        "store": {"folder": str(store.folder), "bytes": store.bytes_on_disk()},
+    }
