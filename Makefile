@@ -41,7 +41,7 @@ bench-training: venv  ## training against TRL and Trainer, and what sharing pref
 venv: $(VENV)/.ready
 
 # The stamp is written last, so that an interrupted set-up is done again.
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt src/tutelage/models/kernels.c
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"

@@ -138,9 +138,6 @@ def peer(side: str, work: str, chosen: list[list[Any]], folder: Path) -> list[di
         def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
             return torch.utils.data.SequentialSampler(self.train_dataset)
 
-        def log(self, logs: dict[str, float], *rest: Any, **options: Any) -> None:
-            super().log(logs, *rest, **options)
-
     options: dict[str, Any] = {
         "output_dir": str(folder),
         "max_steps": len(chosen),
@@ -161,6 +158,7 @@ def peer(side: str, work: str, chosen: list[list[Any]], folder: Path) -> list[di
     model = AutoModelForCausalLM.from_pretrained(location.path, dtype=torch.float32)
     if side == "trainer":
         return plain(model, tokenizer, chosen, options, Clock, Trainer, found)
+    options["completion_only_loss"] = True  # It is found out only for rows that are not encoded yet.
     adapter = None
     if work == "lora":
         from peft import LoraConfig

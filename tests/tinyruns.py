@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tutelage.screen import Silent
+
 COLOURS = ["red", "green", "blue", "black", "white", "brown", "yellow", "grey"]
 
 
@@ -63,6 +65,13 @@ def prove_here(monkeypatch: Any) -> None:
         return subprocess.CompletedProcess(command, 0, printed.getvalue(), "")
 
     monkeypatch.setattr(parity.subprocess, "run", run)
+
+
+class Listening(Silent):
+    """A screen that keeps the lines."""
+
+    def __init__(self, said: list[str]) -> None:
+        self.say = said.append  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)

@@ -139,8 +139,11 @@ def report(folder: str | Path) -> Path:
 def _refuse_at_once(recipe: Recipe) -> None:
     """What would stop the run later, found before any row is read."""
     Run(recipe.output).refuse_if_taken()
-    if recipe.model.device != "auto":
-        choose_device(recipe.model.device)
+    device = choose_device(recipe.model.device) if recipe.model.device != "auto" or recipe.train.compile else "auto"
+    if recipe.train.compile:
+        from tutelage.models.compiled import refuse_without_compiler
+
+        refuse_without_compiler(device)
 
 
 def _prepare(recipe: Recipe, screen: Screen) -> Prepared:

@@ -117,12 +117,8 @@ class Experiment:
             forward = prove(model, max_length=self.recipe.data.max_length)
         forget_startup_objects()
         self.screen.say(f"model   {self.recipe.model.path} on {device}; {self.precision.sentence()}")
-        if not forward.packed:
-            self.screen.say(f"note    one example at a time, which is slower: {forward.reason}")
-        elif forward.reason:
-            self.screen.say(f"note    common prefixes are not shared, which is slower: {forward.reason}")
-        for note in forward.notes:
-            self.screen.say(f"note    {note}")
+        for remark in forward.remarks():
+            self.screen.say(f"note    {remark}")
         return forward
 
     def open(self, forward: Forward) -> None:
@@ -168,11 +164,13 @@ class Experiment:
     def rehearse(self, forward: Forward, parameters: dict[str, nn.Parameter]) -> None:
         """The worst micro-batch before the first step; what it took replaces what was predicted."""
         from tutelage.export.delivery import try_saving
+        from tutelage.models.attention import dropped
         from tutelage.objectives.nll import nll
         from tutelage.train.optimizer import build_optimizer
         from tutelage.train.rehearsal import rehearse_until_it_fits
 
         assert self.choice is not None
+        dropped.clear()
         with self.screen.stage("rehearsing the largest micro-batch", None):
             self.choice = rehearse_until_it_fits(
                 self.choice,
@@ -191,6 +189,8 @@ class Experiment:
         planned = assemble.plan(self.prepared, forward, parameters, self.choice)
         self.folder.write_json("plan.json", {**planned, "rounding": self.rounding})
         self.screen.say(f"plan    {self.choice.measured_line()}")
+        if dropped:
+            self.screen.say(f"note    dropout of attention weights ({max(dropped):g}) is off; all other dropout is on")
 
     def learn(self, forward: Forward, parameters: dict[str, nn.Parameter]) -> None:
         """The optimizer steps, each written down as it is made."""
@@ -226,6 +226,7 @@ class Experiment:
                 if step.step in points:
                     name = f"step {step.step}"
                     self.measure.loss(forward, name, step=step.step, token_budget=self.token_budget)
+        forward.model.zero_grad(set_to_none=True)  # What is measured next needs no gradients.
 
     def save(self, forward: Forward) -> dict[str, Any]:
         """Write the model and have a fresh process reproduce it."""
@@ -234,7 +235,6 @@ class Experiment:
 
         prepared = self.prepared
         given = {"tokenizer": prepared.tokenizer, "template": prepared.encoder.template, "stop_ids": prepared.stop_ids}
-        forward.model.zero_grad(set_to_none=True)
         give_back_memory()  # The fresh process needs as much as this one still holds.
         with self.screen.stage("saving, and loading again in a fresh process", None):
             examples = prepared.heldout or prepared.train

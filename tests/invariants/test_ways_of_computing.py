@@ -19,6 +19,7 @@ from tutelage.models.dropout import StatelessDropout, kept, make_stateless
 from tutelage.models.forward import Forward, prove
 from tutelage.models.load import load_model
 from tutelage.models.location import locate
+from tutelage.models.training import draws_by_itself
 from tutelage.recipe import Full, Lora
 from tutelage.types import Example, Origin
 
@@ -147,6 +148,32 @@ def test_compiling_the_layers_changes_no_gradient(tiny_model, adapter):
     for batches in ([pack(examples, share=True)], [pack(examples[:7]), pack(examples[7:])]):
         assert_same(of_batches(forward, examples, batches)[1], expected)
     torch._dynamo.reset()
+
+
+def test_dropout_that_is_not_ours_is_noticed_and_drawn_again_in_checkpointing(tiny_model, monkeypatch):
+    """A model that calls `nn.functional.dropout` itself: the layer computed again must drop what it dropped before."""
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    plain = LlamaMLP.forward
+    forward = made(tiny_model, "llama", Full())
+    assert not draws_by_itself(forward)
+    for module in forward.model.modules():
+        if isinstance(module, LlamaMLP):
+            ours = type(module).forward
+
+            def dropping(self, x, ours=ours):
+                return torch.nn.functional.dropout(ours(self, x), 0.3, self.training)
+
+            monkeypatch.setattr(type(module), "forward", dropping)
+            break
+    assert plain is LlamaMLP.forward
+    assert draws_by_itself(forward)
+    examples = related(4)
+    torch.manual_seed(3)
+    _, expected = of_batches(forward, examples, [pack(examples)])
+    checkpointing.checkpoint(forward.model, "full", draws=True)
+    torch.manual_seed(3)
+    assert_same(of_batches(forward, examples, [pack(examples)])[1], expected)
 
 
 def test_dropout_keeps_the_share_it_says_evenly():

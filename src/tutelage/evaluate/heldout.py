@@ -40,10 +40,10 @@ def heldout_loss(
     """The loss of each example. Memory does not grow with their number: a micro-batch is reduced at once."""
     forward.model.eval()
     sums = np.zeros(len(examples))
-    for forest in cut(examples, token_budget, share=forward.packed):
+    for forest in cut(examples, token_budget, share=forward.share):
         batch = lay_out(examples, forest)
         _, each = forward.nll(batch)
-        weighted = each.double().cpu().numpy()[batch.owned] * batch.owner_weights
+        weighted = each.cpu().double().numpy()[batch.owned] * batch.owner_weights
         np.add.at(sums, batch.owners, weighted)
         progress(len(forest.order))
     weights = np.array([float(example.weights.sum(dtype=np.float64)) for example in examples])

@@ -14,7 +14,7 @@ from tutelage.evaluate.heldout import HeldoutLoss, heldout_loss
 from tutelage.evaluate.samples import Answered, Question, ask, questions
 from tutelage.models.adapters import base_of, own_stop_ids
 from tutelage.models.forward import Forward
-from tutelage.models.precision import Precision, computing, in_float32
+from tutelage.models.precision import Precision, computing
 from tutelage.recipe import EvaluateOptions
 from tutelage.runs import Run
 from tutelage.scoring.exact import SCORERS
@@ -83,9 +83,9 @@ class Measure:
     def rounding(self, forward: Forward, precision: Precision, *, token_budget: int) -> dict[str, Any] | None:
         """What approximate products change of the held-out loss, on a few examples; None where they are exact."""
         few = self.heldout[:ROUNDED]
-        if precision.compute == "float32" or not few:
-            return None
-        with self.screen.stage("the held-out loss in float32", len(few)) as advance, in_float32(forward.model):
+        if precision.compute == "float32" or precision.weights != "float32" or not few:
+            return None  # Weights that are rounded already have no float32 to compare with.
+        with self.screen.stage("the held-out loss in float32", len(few)) as advance:
             exact = heldout_loss(forward, few, token_budget=token_budget, progress=advance)
         with computing(precision, forward.device):
             rounded = heldout_loss(forward, few, token_budget=token_budget)

@@ -27,6 +27,7 @@ def deliver(
     Raises:
         ModelError: save/untrained, save/not-reproduced.
     """
+    save(forward.model, run.model, **given)  # First: what follows needs memory of its own.
     prompts = [example.input_ids.tolist() for example in examples[:8]]
     with in_float32(forward.model):
         recorded = record(forward, prompts)
@@ -34,7 +35,6 @@ def deliver(
     if base_of(forward.model) is not forward.model:
         with without_adapter(forward.model), in_float32(forward.model):
             allowed["allowed"] = tolerance(recorded, record(forward, prompts))
-    save(forward.model, run.model, **given)
     saved = {"folder": str(run.model), "logit_difference": prove(run.model, recorded, **allowed)}
     if merged:
         folder = run.folder / "merged"

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from tutelage.data.forest import trees_of_one
 from tutelage.errors import ModelError, Problem
+from tutelage.models.attention import Layout
 from tutelage.models.forward import Forward
 
 ROWS = 8
@@ -105,7 +106,8 @@ def _found(said: dict[str, Any], allowed: float) -> str:
 def _flat(forward: Forward, ids: torch.Tensor) -> dict[str, object]:
     if not forward.packed:
         return {}
-    return {"position_ids": torch.arange(len(ids), device=ids.device)[None], "segments": trees_of_one([len(ids)])}
+    layout = Layout(trees_of_one([len(ids)]), forward.backends)
+    return {"position_ids": torch.arange(len(ids), device=ids.device)[None], "segments": layout}
 
 
 def _distance(logits: torch.Tensor, expected: torch.Tensor) -> float:

@@ -14,14 +14,15 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from tutelage.data.forest import trees_of_one
-from tutelage.models.attention import UNCHECKED, Layout, attend_segments
+from tutelage.models.attention import UNCHECKED, Backend, Layout, attend_segments
 
 
 class SlotCache:
     """Keys and values by layer and slot."""
 
-    def __init__(self, slots: int, capacity: int) -> None:
+    def __init__(self, slots: int, capacity: int, backends: tuple[Backend, ...] = UNCHECKED) -> None:
         self.slots = slots
+        self.backends = backends
         self.capacity = capacity
         self.lengths = [0] * slots
         self._keys: dict[int, Tensor] = {}
@@ -34,7 +35,7 @@ class SlotCache:
     def admit(self, lengths: Sequence[int], slots: Sequence[int]) -> None:
         """The next forward pass computes whole prompts of these lengths into these slots."""
         self._admitted = list(zip(slots, lengths, strict=True))
-        self._layout = Layout(trees_of_one(lengths), UNCHECKED)
+        self._layout = Layout(trees_of_one(lengths), self.backends)
         for slot, length in self._admitted:
             self.lengths[slot] = length
 

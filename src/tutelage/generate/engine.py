@@ -66,7 +66,7 @@ def stream(forward: Forward, prompt: Sequence[int], *, stop_ids: Collection[int]
     if not forward.packed:
         yield from _by_model(forward, prompt, stop_ids, max_new_tokens)[0]
         return
-    cache = SlotCache(1, len(prompt) + max_new_tokens)
+    cache = SlotCache(1, len(prompt) + max_new_tokens, forward.backends)
     token = _admit(forward, cache, [prompt], [0])[0]
     for left in reversed(range(max_new_tokens)):
         if token in stop_ids:
@@ -91,7 +91,7 @@ def _answers(
     if not prompts:
         return
     slots = min(in_flight, len(prompts))
-    cache = SlotCache(slots, max(map(len, prompts)) + limit)
+    cache = SlotCache(slots, max(map(len, prompts)) + limit, forward.backends)
     active: list[_Row] = []
     while waiting or active:
         new = [waiting.pop() for _ in range(min(len(waiting), slots - len(active)))]
@@ -155,8 +155,8 @@ def _by_model(forward: Forward, prompt: Sequence[int], stop_ids: Collection[int]
         torch.tensor([list(prompt)], device=forward.device),
         max_new_tokens=limit,
         do_sample=False,
-        eos_token_id=sorted(stop_ids),
-        pad_token_id=min(stop_ids),
+        eos_token_id=sorted(stop_ids) or None,
+        pad_token_id=min(stop_ids, default=0),
         use_cache=True,
     )
     ids = output[0, len(prompt) :].tolist()

@@ -15,6 +15,7 @@ import functools
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+import torch.utils.checkpoint
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
@@ -34,16 +35,21 @@ def supports(model: PreTrainedModel) -> bool:
     return bool(getattr(model, "supports_gradient_checkpointing", False))
 
 
-def checkpoint(model: nn.Module, kind: Kind) -> None:
-    """Keep that much from now on; adapters must be in place. A model that cannot keeps everything."""
+def checkpoint(model: nn.Module, kind: Kind, *, draws: bool = False) -> None:
+    """Keep that much from now on; adapters must be in place. A model that cannot keeps everything.
+
+    `draws`: whether the model draws random numbers of its own, which must fall out again as they did.
+    """
     inner = base_of(model)
     if kind == "none" or not supports(inner):
         return
-    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # Dropout is stateless.
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": draws}
     if kind == "selective":
         keep_results(model)
         options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _policy)
-    inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    # Not by the model's own method, which also makes embeddings ask for gradients: with adapters nothing below the
+    # first of them needs one.
+    inner._set_gradient_checkpointing(True, functools.partial(torch.utils.checkpoint.checkpoint, **options))
 
 
 def _policy(_: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
@@ -52,6 +58,6 @@ def _policy(_: Any, operation: Any, *arguments: Any, **options: Any) -> Checkpoi
     if operation in products:
         inner = arguments[products[operation]].shape[-1]
         return CheckpointPolicy.MUST_SAVE if inner >= SMALL else CheckpointPolicy.PREFER_RECOMPUTE
-    if "_scaled_dot_product" in operation.name() or "_flash_attention" in operation.name():
+    if any(name in operation.name() for name in ("scaled_dot_product", "flash_att", "flex_attention", "varlen_attn")):
         return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE

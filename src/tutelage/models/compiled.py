@@ -24,14 +24,13 @@ _GRAPHS = 64
 """Different graphs that may be made before torch gives up."""
 
 
-def compile_layers(model: nn.Module) -> int:
-    """Compile each layer of the decoder when it first runs, adapters in place; how many there are.
+def refuse_without_compiler(device: str) -> None:
+    """Make sure that layers can be compiled.
 
     Raises:
         MachineError: machine/missing-package, on a CPU without a C++ compiler.
     """
-    inner: PreTrainedModel = base_of(model)
-    if inner.device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+    if device == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
         raise MachineError(
             Problem(
                 "machine/missing-package",
@@ -40,6 +39,16 @@ def compile_layers(model: nn.Module) -> int:
                 fix="train.compile=false, which costs little on a CPU; or install g++",
             )
         )
+
+
+def compile_layers(model: nn.Module) -> int:
+    """Compile each layer of the decoder when it first runs, adapters in place; how many there are.
+
+    Raises:
+        MachineError: machine/missing-package, on a CPU without a C++ compiler.
+    """
+    inner: PreTrainedModel = base_of(model)
+    refuse_without_compiler(inner.device.type)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
     layers = max((m for m in inner.modules() if isinstance(m, nn.ModuleList)), key=len)

@@ -56,6 +56,8 @@ class StatelessDropout(nn.Module):
             return x
         keys = self._draw.keys
         assert keys is not None, "bug: dropout without a draw"
+        if len(keys) * x.shape[-1] != x.numel():  # An expert's share of the tokens, whose places are not known here.
+            return nn.functional.dropout(x, self.p)
         if self._columns is None or len(self._columns) != x.shape[-1]:
             rng = np.random.default_rng(derive(0, f"dropout {self._name}"))
             columns = rng.integers(-(2**31), 2**31, x.shape[-1], dtype=np.int64).astype(np.int32) | 1

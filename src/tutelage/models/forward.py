@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tutelage.data.batch import MicroBatch
 from tutelage.data.forest import Segment, trees_of_one
-from tutelage.models import attention
+from tutelage.models import attention, kernels
 from tutelage.models.adapters import base_of
 from tutelage.models.dropout import Draw
 from tutelage.models.fused import fuse
@@ -60,6 +60,17 @@ class Forward:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
+
+    def remarks(self) -> list[str]:
+        """What makes it slower than it could be, in words."""
+        said = list(self.notes)
+        if not self.packed:
+            said.append(f"one example at a time, which is slower: {self.reason}")
+        elif not self.share:
+            said.append(f"common prefixes are not shared, which is slower: {self.reason}")
+        if self.device.type == "cpu" and kernels.library() is None:
+            said.append("the compiled kernels are not there (no C compiler at installation), which is slower")
+        return said
 
     def nll(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """(sum over edges of weight * nll, nll of each edge), in nats; the sum carries the gradient."""
@@ -138,6 +149,8 @@ def prove(model: PreTrainedModel, *, max_length: int) -> Forward:
         return Forward(model, None, False, "its output head is computed in a way of its own", fused=fused)
     if "position_ids" not in inspect.signature(model.get_decoder().forward).parameters:
         return Forward(model, head, False, "it does not take positions", fused=fused)
+    if _rope_depends_on_the_row(model, max_length):
+        return Forward(model, head, False, "its rotary positions depend on the longest row beside it", fused=fused)
     original = model.config._attn_implementation
     choice = attention.choose(_attention_shape(model, windows), device=model.device, dtype=model.dtype)
     forward = Forward(model, head, True, share=True, backends=choice.backends, notes=choice.notes, fused=fused)
@@ -193,6 +206,16 @@ def _alone(forward: Forward, row: Tensor) -> Tensor:
 
 def _taken(rows: Tensor, parts: list[tuple[int, int, int]]) -> Tensor:
     return torch.cat([rows[row, start:end] for row, start, end in parts])
+
+
+def _rope_depends_on_the_row(model: PreTrainedModel, max_length: int) -> bool:
+    """Whether a row's rotary frequencies would change with the length of the flat row that it is part of."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kind = rope.get("rope_type", rope.get("type"))
+    trained = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    limit = trained or getattr(config, "max_position_embeddings", max_length)
+    return kind in ("longrope", "dynamic") and max_length > limit
 
 
 def _windows(model: PreTrainedModel) -> list[int]:

@@ -7,6 +7,7 @@ and stays as it is where they differ. A layer keeps its class (a subclass of it)
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ def _norm_eps(module: nn.Module) -> tuple[float, float] | None:
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not isinstance(eps, float) or "RMSNorm" not in type(module).__name__:
         return None
-    if dict(module.named_parameters()).keys() != {"weight"} or module.weight.dim() != 1:
+    if dict(module.named_parameters()).keys() != {"weight"} or module.weight.dim() != 1 or not _takes_one(module):
         return None
     with torch.no_grad():  # Some models store the weight less one.
         x = torch.linspace(1, 2, module.weight.numel())
@@ -62,9 +63,9 @@ def _fused_norm(base: type[nn.Module], found: tuple[float, float]) -> type[nn.Mo
     eps, offset = found
 
     class Norm(base):  # type: ignore[misc,valid-type]
-        def forward(self, x: Tensor) -> Tensor:
-            if not kernels.takes(x, self.weight):
-                return super().forward(x)
+        def forward(self, x: Tensor, *rest: Any, **options: Any) -> Tensor:
+            if rest or options or not kernels.takes(x, self.weight):
+                return super().forward(x, *rest, **options)
             return kernels.rms_norm(x, self.weight, eps, offset)
 
     return _named(Norm, base)
@@ -73,7 +74,7 @@ def _fused_norm(base: type[nn.Module], found: tuple[float, float]) -> type[nn.Mo
 def _activation(module: nn.Module) -> str | None:
     """The activation of a gated feed-forward layer whose projections are apart."""
     parts = dict(module.named_children())
-    if not {"gate_proj", "up_proj", "down_proj", "act_fn"} <= parts.keys():
+    if not {"gate_proj", "up_proj", "down_proj", "act_fn"} <= parts.keys() or not _takes_one(module):
         return None
     x = torch.linspace(-4, 4, 33)
     known = {"silu": nn.functional.silu(x), "gelu_tanh": nn.functional.gelu(x, approximate="tanh")}
@@ -82,13 +83,18 @@ def _activation(module: nn.Module) -> str | None:
 
 def _fused_gate(base: type[nn.Module], activation: str) -> type[nn.Module]:
     class Gate(base):  # type: ignore[misc,valid-type]
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor, *rest: Any, **options: Any) -> Tensor:
+            if rest or options or not kernels.takes(x):
+                return super().forward(x, *rest, **options)
             gate, up = self.gate_proj(x), self.up_proj(x)
-            if not kernels.takes(gate, up):
-                return super().forward(x)
             return self.down_proj(kernels.gated(gate, up, activation))
 
     return _named(Gate, base)
+
+
+def _takes_one(module: nn.Module) -> bool:
+    """Whether a layer computes from one tensor; a gated norm takes two."""
+    return len(inspect.signature(module.forward).parameters) == 1
 
 
 def _named(fused: type[nn.Module], base: type[nn.Module]) -> type[nn.Module]:
@@ -107,7 +113,7 @@ def _proved(module: nn.Module, fused: type[nn.Module]) -> type[nn.Module] | None
         expected = _with_gradients(module, x)
         module.__class__ = fused
         found = _with_gradients(module, x)
-    except (RuntimeError, TypeError, ValueError):
+    except Exception:  # Somebody else's layer may raise anything; then it is not what it looks like.
         return None
     finally:
         module.__class__ = original

@@ -26,6 +26,7 @@ _SIGNATURES = {
     "tutelage_nll": "ppppnnii",
 }
 _TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "i": ctypes.c_int, "f": ctypes.c_float}
+VERSION = 1
 ACTIVATIONS = {"silu": 0, "gelu_tanh": 1}
 
 
@@ -37,7 +38,9 @@ def library() -> ctypes.CDLL | None:
         if path.is_file():
             try:
                 found = ctypes.CDLL(str(path))
-            except OSError:  # built for another system, or torch without OpenMP
+                if found.tutelage_version() != VERSION:
+                    return None
+            except (OSError, AttributeError):  # built for another system or by another version; torch without OpenMP
                 return None
             for name, letters in _SIGNATURES.items():
                 function = getattr(found, name)

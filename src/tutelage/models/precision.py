@@ -86,12 +86,21 @@ def resolve(
 
 
 def born(location: Location) -> str | None:
-    """The format that a model folder says its weights are stored in; None for GGUF, a hub id, or silence."""
-    config = Path(location.path) / "config.json"
-    if location.gguf_file is not None or not config.is_file():
+    """The format that a model's settings say its weights are stored in; None for GGUF, or where they do not say."""
+    if location.gguf_file is not None:
         return None
-    settings = json.loads(config.read_text("utf-8"))
-    name = settings.get("dtype") or settings.get("torch_dtype")
+    config = Path(location.path) / "config.json"
+    if config.is_file():
+        settings = json.loads(config.read_text("utf-8"))
+    else:  # On the hub, or in its cache.
+        from transformers import PreTrainedConfig
+
+        try:
+            settings, _ = PreTrainedConfig.get_config_dict(location.path, **location.arguments())
+        except (OSError, ValueError):
+            return None
+    text = settings.get("text_config") or {}
+    name = settings.get("dtype") or settings.get("torch_dtype") or text.get("dtype") or text.get("torch_dtype")
     return str(name).removeprefix("torch.") if name else None
 
 
@@ -145,9 +154,9 @@ def in_float32(model: nn.Module) -> Iterator[None]:
     import torch
 
     narrow = {parameter: parameter.dtype for parameter in model.parameters() if parameter.dtype != torch.float32}
-    for parameter in narrow:
-        parameter.data = parameter.data.float()
     try:
+        for parameter in narrow:
+            parameter.data = parameter.data.float()
         yield
     finally:
         for parameter, dtype in narrow.items():

@@ -34,6 +34,8 @@ class Choice:
     """For each option that the plan chose, why."""
     measured: dict[str, Any] | None = None
     """By the rehearsal."""
+    unknown: str = ""
+    """Why nothing could be predicted, in words; the estimate is then all zeros."""
 
     def as_json(self) -> dict[str, Any]:
         """As `plan.json` holds it."""
@@ -43,7 +45,7 @@ class Choice:
             "memory_limit_bytes": self.limit,
             "limited_by": self.limited_by,
             "chosen": self.chosen,
-            "predicted": self.estimate.as_json(),
+            "predicted": {"unknown": self.unknown} if self.unknown else self.estimate.as_json(),
             **({} if self.measured is None else {"measured": self.measured}),
         }
 
@@ -85,6 +87,8 @@ class Choice:
     def lines(self) -> list[str]:
         """What was chosen and what it takes, for the screen."""
         one = self.estimate
+        if self.unknown:
+            return [f"{one.token_budget:,} tokens at once; the rest cannot be predicted: {self.unknown}"]
         kept = {"none": "no", "selective": "selective", "full": "full"}[one.checkpointing]
         how = f"{one.token_budget:,} tokens at once, {kept} checkpointing"
         why = " (" + next(iter(self.chosen.values())) + ")" if self.chosen else " (as given)"
@@ -98,8 +102,9 @@ class Choice:
         peak, predicted = self.measured["peak_memory_bytes"], self.estimate.peak_memory_bytes
         again = self.chosen.get("train.token_budget", "")
         note = f"; {self.estimate.token_budget:,} tokens at once: {again}" if "rehearsal" in again else ""
+        expected = "" if self.unknown else f" ({predicted / 1e9:.1f} predicted)"
         return (
-            f"rehearsed: {peak / 1e9:.1f} GB ({predicted / 1e9:.1f} predicted), {self.step_seconds:.1f} s a step, "
+            f"rehearsed: {peak / 1e9:.1f} GB{expected}, {self.step_seconds:.1f} s a step, "
             f"{duration(self.seconds)} to go{note}"
         )
 

@@ -84,9 +84,9 @@ def steps(
         started = time.perf_counter()
         batches = group.micro_batches if budget is None or group.cut is None else group.cut(budget)
         total_weight = sum(float(batch.weights.sum(dtype="float64")) for batch in batches)
-        while (losses := _gradients(forward, objective, group, batches, total_weight, optimizer)) is None:
+        while isinstance(losses := _gradients(forward, objective, group, batches, total_weight, optimizer), int):
             assert group.cut is not None
-            budget = max(batch.computed_tokens for batch in batches) // 2
+            budget = losses // 2 if budget is None else min(budget, losses) // 2
             batches = group.cut(budget)
         if group.step == 1:
             check_gradients(parameters)
@@ -119,23 +119,25 @@ def _gradients(
     batches: Sequence[MicroBatch],
     total_weight: float,
     optimizer: FusedAdamW,
-) -> list[Tensor] | None:
-    """Gather the gradient of the global batch; the losses of its micro-batches, or None where one did not fit."""
+) -> list[Tensor] | int:
+    """Gather the gradient of the global batch; the losses of its micro-batches, or the size of one too large."""
     optimizer.zero_grad()
     if forward.draw is not None:
         forward.draw.seed = derive(group.seed, "dropout", group.step)
     losses: list[Tensor] = []
     try:
-        for batch in batches:
+        for index, batch in enumerate(batches):
+            torch.manual_seed(derive(group.seed, "functions", group.step, index))  # For draws that are not ours.
             loss = objective(forward, batch)
             (loss.sum / total_weight).backward()
             losses.append(loss.sum.detach().float())
         return losses
     except (MemoryError, RuntimeError) as error:
-        alone = len(set(batches[len(losses)].owners.tolist())) <= 1
+        failed = batches[len(losses)]
+        alone = len(set(failed.owners.tolist())) <= 1
         if alone or group.cut is None or not is_out_of_memory(error):
             raise
     # Outside of the handler, which holds on to everything that the failed pass had made.
     optimizer.zero_grad()
     give_back_memory()
-    return None
+    return failed.computed_tokens

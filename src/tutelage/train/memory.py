@@ -168,5 +168,6 @@ def explained(token_budget: Callable[[], int]) -> Iterator[None]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on the host or on the device."""
-    # On the CPU, torch says it in words alone.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    # On the CPU and on mps, torch says it in words alone.
+    said = ("can't allocate memory", "MPS backend out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in said)

@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 from tutelage.data.batch import MicroBatch
 from tutelage.models.adapters import adapt, base_of, trainable
 from tutelage.models.checkpointing import Kind, checkpoint
+from tutelage.models.dropout import make_stateless
 from tutelage.models.forward import Forward, prove
 from tutelage.models.load import quiet_transformers
 from tutelage.models.location import Location
@@ -87,6 +88,7 @@ class Probe:
             model = _built(_with_layers(config, LAYERS), precision.weights).to(device).eval()
         self.forward = prove(model, max_length=max_length)
         self.forward.model = adapt(model, adapter, seed=0, base=location.path)
+        self.forward.draw, _ = make_stateless(self.forward.model)
         self._layers = _find_layers(base_of(self.forward.model).get_decoder(), LAYERS)
 
     def checkpoint(self, kind: Kind) -> None:

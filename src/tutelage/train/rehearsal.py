@@ -66,6 +66,8 @@ def rehearse_until_it_fits(
     """
     tokens = choice.estimate.token_budget
     free = "train.token_budget" in choice.chosen
+    give_back_memory()
+    forget_peak(forward.device)  # Of planning and loading, which are over.
     while True:
         done = rehearse(
             forward,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from tutelage.data.cut import cut
 from tutelage.evaluate.heldout import heldout_loss
 from tutelage.models.forward import prove
 from tutelage.models.load import load_model
@@ -74,3 +75,13 @@ def test_nothing_is_kept_and_the_model_is_in_evaluation_mode(forward):
     assert not forward.model.training
     assert isinstance(loss.sums, np.ndarray)
     assert all(p.grad is None for p in forward.model.parameters())
+
+
+def test_prefixes_are_not_shared_where_the_model_was_found_unable(tiny_model, monkeypatch):
+    forward = prove(load_model(locate(str(tiny_model("llama")))), max_length=64)
+    shared = []
+    monkeypatch.setattr("tutelage.evaluate.heldout.cut", lambda *a, share: shared.append(share) or cut(*a, share=share))
+    for able in (True, False):
+        forward.share = able
+        heldout_loss(forward, made(4), token_budget=100)
+    assert shared == [True, False]

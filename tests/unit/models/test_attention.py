@@ -348,7 +348,6 @@ def test_attention_asked_for_what_it_cannot_do_refuses():
         {},
         {"segments": four, "softcap": 5.0},
         {"segments": four, "s_aux": torch.zeros(2)},
-        {"segments": four, "dropout": 0.1},
     ):
         with pytest.raises(attention.UnsupportedAttention):
             interface._forward(layer, q, q, q, None, **options)

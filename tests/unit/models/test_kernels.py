@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 
 import pytest
 import torch
@@ -15,7 +16,17 @@ from tutelage.models.fused import fuse
 from tutelage.models.load import load_model
 from tutelage.models.location import locate
 
-pytestmark = pytest.mark.skipif(kernels.library() is None, reason="the kernels were not built: no C compiler")
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+
+
+def test_the_kernels_were_built():
+    """A compiler that is there and a library that is not would be a broken build, which the installer lets pass."""
+    assert kernels.library() is not None
+
+
+def test_a_library_of_another_version_is_not_used(monkeypatch):
+    monkeypatch.setattr(kernels, "VERSION", kernels.VERSION + 1)
+    assert kernels.library.__wrapped__() is None
 
 
 def close(ours: torch.Tensor, reference: torch.Tensor, tolerance: float = 2e-6) -> None:
@@ -180,3 +191,27 @@ def test_a_wrong_kernel_is_found(tiny_model, monkeypatch):
     monkeypatch.setattr(kernels, "gated", lambda gate, up, activation: right(gate, up, activation) * 1.001)
     assert "gate" not in fuse(load_model(locate(str(tiny_model("llama")))))
     assert fused.TOLERANCE < 0.001
+
+
+@pytest.mark.parametrize("optional", [True, False])
+def test_a_gated_norm_keeps_its_code(optional):
+    class TinyRMSNormGated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.variance_epsilon = nn.Parameter(torch.rand(16)), 1e-5
+
+        def plain(self, x):
+            return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
+
+    class Required(TinyRMSNormGated):
+        def forward(self, x, gate):
+            return self.plain(x) * gate
+
+    class Optional(TinyRMSNormGated):
+        def forward(self, x, gate=None):
+            return self.plain(x) if gate is None else self.plain(x) * gate
+
+    model = nn.Sequential(Optional() if optional else Required())
+    assert fuse(model) == ()
+    x = torch.randn(2, 16)
+    assert torch.equal(model[0](x, 2 * torch.ones(16)), 2 * model[0].plain(x))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -231,3 +233,49 @@ def test_fewer_steps_take_less():
 def test_durations_in_words():
     assert [duration(s) for s in (3, 99, 240, 5401, 7260)] == ["3 s", "99 s", "4 min", "1 h 30 min", "2 h 01 min"]
     assert "train.steps=3 fits" in str(takes_too_long(100, 10, 3))
+
+
+def test_a_model_that_cannot_be_copied_in_small_is_planned_without_figures(tiny_model, tmp_path, monkeypatch):
+    """Its run starts all the same; the rehearsal measures it."""
+    import tinyruns
+    from tutelage import commands
+
+    def odd(*arguments):
+        raise AttributeError("no such setting")
+
+    monkeypatch.setattr("tutelage.train.probe._find_layers", odd)
+    tinyruns.prove_here(monkeypatch)
+    data = tinyruns.write_rows(tmp_path / "rows.jsonl", tinyruns.demonstrations())
+    recipe = tinyruns.recipe(tiny_model("llama"), data, tmp_path / "run")
+    checked = commands.check(recipe)
+    assert checked["plan"]["predicted"] == {"unknown": "this model cannot be copied in small (no such setting)"}
+    assert "cannot be predicted" in checked["needs"][0]
+    assert commands.train(recipe)["status"] == "done"
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert plan["measured"]["peak_memory_bytes"] > 0
+    assert plan["measured"]["seconds"] > 0
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gpt2-dropout"])
+def test_models_that_run_one_at_a_time_or_drop_attention_weights_are_planned_and_trained(
+    tiny_model, tmp_path, monkeypatch, family
+):
+    import tinyruns
+    from tutelage import commands
+
+    tinyruns.prove_here(monkeypatch)
+    data = tinyruns.write_rows(tmp_path / "rows.jsonl", tinyruns.demonstrations())
+    model = tiny_model(family.partition("-")[0])
+    if family == "gpt2-dropout":
+        copy = tmp_path / "model"
+        shutil.copytree(model, copy)
+        settings = json.loads((copy / "config.json").read_text())
+        settings |= {"attn_pdrop": 0.1, "resid_pdrop": 0.1, "embd_pdrop": 0.1}
+        (copy / "config.json").write_text(json.dumps(settings))
+        model = copy
+    recipe = tinyruns.recipe(model, data, tmp_path / "run", train={"checkpointing": "full"})
+    said: list[str] = []
+    assert commands.check(recipe)["plan"]["predicted"]["peak_memory_bytes"] > 0
+    result = commands.train(recipe, screen=tinyruns.Listening(said))
+    assert result["status"] == "done"
+    assert any(("attention weights" if family == "gpt2-dropout" else "one example at a time") in line for line in said)

@@ -10,7 +10,7 @@ layout       the forest of one micro-batch               choice      those that 
 
 from tutelage.models.attention.backend import Backend, UnsupportedAttention
 from tutelage.models.attention.choice import UNCHECKED, Choice, Shape, choose
-from tutelage.models.attention.interface import NAME, Cache, attend_segments
+from tutelage.models.attention.interface import NAME, Cache, attend_segments, dropped
 from tutelage.models.attention.layout import Layout
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "UnsupportedAttention",
     "attend_segments",
     "choose",
+    "dropped",
 ]
