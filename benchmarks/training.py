@@ -113,6 +113,7 @@ def peer(side: str, work: str, chosen: list[list[Any]], folder: Path) -> list[di
     from trl import SFTConfig, SFTTrainer
 
     from tutelage.models.location import locate
+    from tutelage.seeds import derive
 
     rows = [row for batch in chosen for row in batch]
     dataset = Dataset.from_list(
@@ -159,17 +160,17 @@ def peer(side: str, work: str, chosen: list[list[Any]], folder: Path) -> list[di
     if side == "trainer":
         return plain(model, tokenizer, chosen, options, Clock, Trainer, found)
     options["completion_only_loss"] = True  # It is found out only for rows that are not encoded yet.
-    adapter = None
     if work == "lora":
-        from peft import LoraConfig
+        from peft import LoraConfig, get_peft_model
 
         adapter = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+        torch.manual_seed(derive(0, "adapter"))  # The adapter starts where ours does, so that losses can be compared.
+        model = get_peft_model(model, adapter)
     InOrder(
         model=model,
         args=SFTConfig(**options),
         train_dataset=dataset,
         processing_class=tokenizer,
-        peft_config=adapter,
         callbacks=[Clock()],
     ).train()
     return found
