@@ -6,7 +6,7 @@ export HF_HUB_OFFLINE ?= 1
 
 .PHONY: demo test check fix docs bench bench-training venv clean
 
-demo: venv            ## teach a small model a skill and show whether it learned it (about 10 minutes on 2 cores)
+demo: venv            ## teach a small model a skill and show whether it learned it (about 8 minutes on 2 cores)
 	$(BIN)/tutelage demo
 
 test: venv            ## the tests, the real 135M model included
@@ -35,6 +35,7 @@ bench: venv           ## the data side against TRL and by itself; ROWS names a f
 TRAINED ?= ../shared/data/sft/llamafactory_alpaca_en_demo.jsonl.gz
 bench-training: venv  ## training against TRL and Trainer, and what sharing prefixes saves; TRAINED names a file of rows
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/estimate.py
 	$(BIN)/python benchmarks/sharing.py
 	$(BIN)/python benchmarks/training.py $(TRAINED) --work full lora bf16
 

@@ -18,7 +18,7 @@ from tutelage.objectives.nll import nll
 class Poisoned:
     """The usual objective, which at the steps named gives a loss that is not finite."""
 
-    REHEARSED = 2
+    REHEARSED = 3
     """Calls before the first step."""
 
     def __init__(self, steps: set[int], value: float = float("inf")) -> None:

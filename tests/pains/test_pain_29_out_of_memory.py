@@ -39,8 +39,8 @@ def limited(monkeypatch):
 
         def objective(forward, batch):
             calls.append(batch.computed_tokens)
-            # The rehearsal makes two calls; a run that fails later does so for reasons that it could not see.
-            if batch.computed_tokens > tokens and not (late and len(calls) <= 2):
+            # The rehearsal makes three calls; a run that fails later does so for reasons that it could not see.
+            if batch.computed_tokens > tokens and not (late and len(calls) <= 3):
                 raise torch.OutOfMemoryError("made up")
             return nll(forward, batch)
 

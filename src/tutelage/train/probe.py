@@ -126,10 +126,14 @@ class Probe:
     def _cost(self, run: Callable[[], Any]) -> Cost:
         first = self._measured(run, 1)  # Slower, and what it leaves behind are buffers that are used again.
         one, all = (self._measured(run, layers) for layers in (1, LAYERS))
-        seconds, kept = (all.seconds - one.seconds) / (LAYERS - 1), (all.kept - one.kept) / (LAYERS - 1)
+        # The first of its kind also pays for memory that the process did not have before.
+        single, several = (
+            min(before.seconds, self._measured(run, layers).seconds) for before, layers in ((one, 1), (all, LAYERS))
+        )
+        seconds, kept = (several - single) / (LAYERS - 1), (all.kept - one.kept) / (LAYERS - 1)
         layers = self.sizes.layers
         return Cost(
-            one.seconds + (layers - 1) * max(0.0, seconds),
+            single + (layers - 1) * max(0.0, seconds),
             int(all.peak + first.left + one.left + (layers - LAYERS) * kept),
         )
 

@@ -126,7 +126,7 @@ def test_the_state_is_there_while_the_second_pass_runs(tiny_model, tmp_path):
         return optimizer
 
     case.rehearse(objective, build=build)
-    assert seen == [(1, False), (1, True)]
+    assert seen == [(1, False), (1, True), (1, True)]
     assert made[0].made == 2
 
 
@@ -203,7 +203,7 @@ def test_held_out_rows_are_measured_without_gradients(tiny_model, tmp_path, monk
 
     monkeypatch.setattr(type(case.forward), "nll", watched)
     case.rehearse()
-    assert seen == [(70, True), (70, True), (110, False)]
+    assert seen == [(70, True), (70, True), (70, True), (110, False)]
 
 
 def test_the_figures_replace_the_estimate(tiny_model, tmp_path):
