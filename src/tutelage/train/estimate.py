@@ -176,14 +176,12 @@ class Estimator:
     def _updating(self) -> float:
         parameters = trainable(self.probe.forward.model)
         optimizer = self._optimizer(parameters)
-        for parameter in parameters.values():
-            parameter.grad = torch.zeros_like(parameter, dtype=parameter.grad_dtype)
-        empty_step(optimizer)
-        started = time.perf_counter()
-        empty_step(optimizer)
-        _wait(self.probe.forward.device)
-        seconds = time.perf_counter() - started
-        optimizer.zero_grad()
+        with self.probe.with_gradients():
+            empty_step(optimizer)
+            started = time.perf_counter()
+            empty_step(optimizer)
+            _wait(self.probe.forward.device)
+            seconds = time.perf_counter() - started
         return seconds * self.probe.sizes.trained / sum(p.numel() for p in parameters.values())
 
     def _answering(self) -> tuple[float, Cost]:

@@ -49,8 +49,9 @@ def plan_memory(recipe: Recipe, location: Location, precision: Precision, work: 
         return "a smaller model or a smaller data.max_length" + (", or a higher budget.memory" if allowed else "")
 
     try:
-        if state() > limit:  # Without an activation; the probe itself might not fit.
-            raise does_not_fit(state(), limit, by, instead())
+        needed = state()  # Without an activation; the probe itself might not fit.
+        if needed > limit:
+            raise does_not_fit(needed, limit, by, instead())
         estimator = Estimator(
             probe.Probe(location, recipe.model.adapter, precision, device=device, max_length=recipe.data.max_length),
             work,

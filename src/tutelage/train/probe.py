@@ -97,18 +97,19 @@ class Probe:
 
     def train(self, batch: MicroBatch) -> Cost:
         """Forward and backward of a micro-batch, gradients of an earlier one in place."""
-        with self._with_gradients():
+        with self.with_gradients():
             return self._cost(lambda: self.forward.nll(batch)[0])
 
     def kept(self, batch: MicroBatch) -> int:
         """Bytes that all layers keep of a micro-batch for the backward pass."""
         layers = (1, 1, LAYERS)  # The first time makes buffers that are used again.
-        with self._with_gradients():
+        with self.with_gradients():
             _, one, all = (self._measured(lambda: self.forward.nll(batch)[0], n).kept for n in layers)
         return (all - one) // (LAYERS - 1) * self.sizes.layers
 
     @contextmanager
-    def _with_gradients(self) -> Iterator[None]:
+    def with_gradients(self) -> Iterator[None]:
+        """Inside, the copy trains and every trained parameter has a gradient, of zeros."""
         model = self.forward.model.train()
         for parameter in trainable(model).values():
             parameter.grad = torch.zeros_like(parameter, dtype=parameter.grad_dtype)
