@@ -4,13 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test check fix docs bench bench-training venv clean
+.PHONY: demo test test-all faults check fix docs bench bench-training venv clean
 
 demo: venv            ## teach a small model a skill and show whether it learned it (about 8 minutes on 2 cores)
 	$(BIN)/tutelage demo
 
 test: venv            ## the tests, the real 135M model included
 	$(BIN)/pytest
+
+test-all: test faults ## the tests, and every fault with its full count (hours)
+
+FAULTS := $(CURDIR)/build/faults.json
+faults: venv          ## break real runs at full counts, and write what held into docs/reliability.md
+	mkdir -p build && rm -f $(FAULTS)
+	TUTELAGE_FAULTS=long TUTELAGE_FAULTS_OUT=$(FAULTS) $(BIN)/pytest tests/faults; failed=$$?; \
+	$(BIN)/python tests/faults/report.py $(FAULTS) > docs/reliability.md && exit $$failed
 
 check: venv           ## formatting, lint, types, imports
 	$(BIN)/ruff format --check .

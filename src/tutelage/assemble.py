@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from tutelage.data.encode import Encoder
 from tutelage.data.examples import Examples, Training
 from tutelage.data.mixture import Mixture, portions
 from tutelage.data.plan import global_batches, total_steps
+from tutelage.data.share import micro_batches_of_rank
 from tutelage.data.stream import Progress
 from tutelage.errors import ModelError, Problem
 from tutelage.models.location import Location, locate, position_limit, refuse_adapter
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from tutelage.models.forward import Forward
     from tutelage.train.choice import Choice
     from tutelage.train.loop import Group
+    from tutelage.train.ranks import Ranks
     from tutelage.train.work import Work
 
 
@@ -117,7 +119,9 @@ def prepare_data(
     Raises:
         ModelError, DataError: as each stage finds.
     """
-    location = locate(recipe.model.path, recipe.model.revision)
+    location = locate(recipe.model.path, recipe.model.revision, trusted=recipe.model.trust_remote_code)
+    for remark in location.remarks:
+        say(f"note    {remark}")
     refuse_adapter(location)
     limit = position_limit(location)
     if limit is not None and recipe.data.max_length > limit:
@@ -136,22 +140,39 @@ def prepare_data(
     return Prepared(recipe, location, tokenizer, encoder, prepare(recipe.data, encoder, progress, say))
 
 
-def groups(prepared: Prepared, *, token_budget: int, share: bool = False) -> Iterator[Group]:
-    """The optimizer steps of the run, each global batch cut into micro-batches, common beginnings computed once."""
+def groups(
+    prepared: Prepared,
+    *,
+    token_budget: int,
+    share: bool = False,
+    after: int = 0,
+    passed_over: Collection[int] = (),
+    ranks: Ranks | None = None,
+    lockstep: bool = False,
+) -> Iterator[Group]:
+    """The optimizer steps of the run after a step, each global batch cut into micro-batches, of several processes each
+    its own; common beginnings are computed once. Steps that are passed over have none."""
     from tutelage.train.loop import Group
-    from tutelage.train.work import micro_batches_of
 
-    for step, examples in global_examples(prepared):
-        cut = partial(micro_batches_of, examples, share=share)
+    rank, world = (0, 1) if ranks is None else (ranks.rank, ranks.world)
+    for step, examples in global_examples(prepared, after=after):
+        cut = partial(micro_batches_of_rank, examples, share=share, rank=rank, world=world, lockstep=lockstep)
         origins = [example.origin for example in examples]
-        yield Group(step, cut(token_budget), origins, prepared.recipe.train.seed, cut)
+        batches = [] if step in passed_over else cut(token_budget)
+        weight = None if world == 1 else sum(float(example.weights.sum(dtype=np.float64)) for example in examples)
+        # Divided layers meet in each micro-batch, so one process cannot cut anew by itself.
+        yield Group(step, batches, origins, prepared.recipe.train.seed, None if lockstep else cut, weight)
 
 
-def global_examples(prepared: Prepared) -> Iterator[tuple[int, list[Example]]]:
-    """The examples of each optimizer step, by its number."""
+def global_examples(prepared: Prepared, *, after: int = 0) -> Iterator[tuple[int, list[Example]]]:
+    """The examples of each optimizer step after a step, by its number."""
     options, slots, store = prepared.recipe.train, prepared.training, prepared.dataset.store
     batches = global_batches(
-        prepared.mixture.order, size=options.global_batch_size, epochs=prepared.epochs, steps=options.steps
+        prepared.mixture.order,
+        size=options.global_batch_size,
+        epochs=prepared.epochs,
+        steps=options.steps,
+        after=after,
     )
     for batch in batches:
         # A rendering is chosen by the pass over the source, so that each is shown before one comes again.
@@ -170,6 +191,7 @@ def formats(prepared: Prepared, device: str) -> Precision:
 
 def work(prepared: Prepared) -> Work:
     """What the run computes."""
+    from tutelage.train.schedule import evaluation_points
     from tutelage.train.work import Work
 
     recipe, mixture = prepared.recipe, prepared.mixture
@@ -188,6 +210,7 @@ def work(prepared: Prepared) -> Work:
         max_new_tokens=options.max_new_tokens,
         answer_tokens=float(prepared.train.supervised.mean()),
         merged=recipe.export.merged,
+        checkpoints=recipe.checkpoint.keep + 1,
     )
 
 
@@ -267,14 +290,9 @@ def describe_mixture(prepared: Prepared) -> list[dict[str, Any]]:
     ]
 
 
-def measure(prepared: Prepared, folder: Run, screen: Screen) -> Measure:
+def measure(prepared: Prepared, folder: Run, screen: Screen, ranks: Ranks) -> Measure:
     """What the run's model is measured on, and where that is written down."""
     from tutelage.evaluate.measure import Measure
 
     tokenizer, options = prepared.encoder.tokenizer, prepared.recipe.evaluate
-    return Measure(prepared.dataset, prepared.heldout, tokenizer, options, prepared.stop_ids, folder, screen)
-
-
-def evaluation_points(steps: int, points: int) -> set[int]:
-    """Steps after which the held-out loss is measured during training; the last step is measured anyway."""
-    return {round(steps * k / (points + 1)) for k in range(1, points + 1)} - {0, steps}
+    return Measure(prepared.dataset, prepared.heldout, tokenizer, options, prepared.stop_ids, folder, screen, ranks)

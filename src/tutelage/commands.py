@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage import assemble, config
+from tutelage import assemble, config, track
+from tutelage import lineage as lineages
 from tutelage.assemble import Prepared
 from tutelage.config import Resolved
 from tutelage.data.show import PreviewRow, preview_rows
+from tutelage.errors import Problem, RecipeError, StoppedError
 from tutelage.experiment import Experiment
 from tutelage.models.load import choose_device
 from tutelage.recipe import Recipe
 from tutelage.runs import Run
 from tutelage.screen import SILENT, Screen
+from tutelage.signals import SIGNALS, StopRequested
 
 Given = str | Path | Mapping[str, Any] | Resolved
 """A recipe: a YAML file, a mapping, or one already resolved."""
@@ -49,7 +53,8 @@ def check(
         TutelageError: what is wrong.
     """
     resolved = resolve(recipe, overrides)
-    _refuse_at_once(resolved.recipe)
+    Run(resolved.recipe.output).refuse_if_taken()
+    _refuse_at_once(resolved)
     prepared = _prepare(resolved.recipe, screen)
     fits, needs = {}, []
     if not data_only:
@@ -87,16 +92,85 @@ def preview(
     return prepared, preview_rows(prepared.dataset, prepared.encoder.tokenizer, limit)
 
 
-def train(recipe: Given, overrides: Sequence[str] = (), screen: Screen = SILENT) -> dict[str, Any]:
+def train(
+    recipe: Given,
+    overrides: Sequence[str] = (),
+    screen: Screen = SILENT,
+    *,
+    resume: bool = False,
+    allow_data_change: bool = False,
+) -> dict[str, Any]:
     """Run the recipe: measure, train, measure again, save, prove, report. The value is `result.json`.
+
+    With `resume`, a run that its folder holds is continued, or its result given where it is done. With
+    `allow_data_change` it goes on with other rows than before, which `run.json` then says.
 
     Raises:
         TutelageError: what went wrong; the run folder then holds what was reached.
     """
     resolved = resolve(recipe, overrides)
-    _refuse_at_once(resolved.recipe)
-    prepared = _prepare(resolved.recipe, screen)
-    return Experiment(resolved, prepared, screen).run()
+    _refuse_at_once(resolved)
+    folder = Run(resolved.recipe.output)
+    SIGNALS.install()
+    try:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            from tutelage import company
+
+            options = {"resume": resume, "allow_data_change": allow_data_change}
+            return company.train(resolved, screen, **options, prepare=_prepare, finished=_done)
+        with folder.locked():
+            lineage, resolved = lineages.begin(folder, resolved, resume=resume)
+            folder.claim()
+            prepared = _prepare(resolved.recipe, screen)
+            lineage.refuse_other_content(prepared, allow_data_change=allow_data_change)
+            if done := _done(folder, prepared.steps):
+                screen.say(f"done    {folder.folder} holds the whole run; `tutelage report` shows it again")
+                return done
+            for change in lineage.changes:
+                screen.say(f"resume  {change}")
+            return Experiment(resolved, prepared, screen, lineage).run()
+    except StopRequested as signal:
+        raise _stopped(folder, str(signal)) from None
+    finally:
+        SIGNALS.remove()
+
+
+def _refuse_fewer_steps(folder: Run, steps: int) -> None:
+    """A step that was made cannot be taken back: the model would be neither recipe's."""
+    made = folder.checkpoints.all()
+    if made and made[0].step > steps:
+        raise RecipeError(
+            Problem(
+                "recipe/changed",
+                "the run has made more steps than the recipe asks for",
+                where="train.steps",
+                found=f"{made[0].step:,} steps are made, {steps:,} steps are asked for",
+                fix="ask for as many or more, or begin another run with output=runs/NAME",
+            )
+        )
+
+
+def _done(folder: Run, steps: int) -> dict[str, Any] | None:
+    """The result of a run that made all of its steps and was proved; None for one that has something to do.
+
+    Raises:
+        RecipeError: recipe/changed, when it has made more.
+    """
+    _refuse_fewer_steps(folder, steps)
+    result: dict[str, Any] | None = folder.read_json("result.json", needed=False)
+    if result is None or result["status"] != "done" or result["steps"] < steps:
+        return None
+    if not (folder.folder / "report.html").is_file():
+        report(folder.folder)
+    return result
+
+
+def _stopped(folder: Run, signal: str) -> StoppedError:
+    saved = folder.checkpoints.all()
+    at = f"after step {saved[0].step}, which is saved" if saved else "before the first checkpoint"
+    what = f"stopped on request ({signal}) {at}"
+    fix = "`tutelage train RECIPE --resume` goes on from there"
+    return StoppedError(Problem("run/stopped", what, where=str(folder.folder), fix=fix))
 
 
 def demo(folder: str | Path, screen: Screen = SILENT) -> tuple[Path, dict[str, Any]]:
@@ -136,9 +210,11 @@ def report(folder: str | Path) -> Path:
     return write(Path(folder))
 
 
-def _refuse_at_once(recipe: Recipe) -> None:
+def _refuse_at_once(resolved: Resolved) -> None:
     """What would stop the run later, found before any row is read."""
-    Run(recipe.output).refuse_if_taken()
+    recipe = resolved.recipe
+    config.refuse_misplaced(recipe, resolved.origins)
+    track.refuse_missing(recipe.track.to)
     device = choose_device(recipe.model.device) if recipe.model.device != "auto" or recipe.train.compile else "auto"
     if recipe.train.compile:
         from tutelage.models.compiled import refuse_without_compiler

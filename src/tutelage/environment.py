@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,10 @@ from tutelage.data.store import Store
 
 if TYPE_CHECKING:
     from tutelage.models.forward import Forward
+    from tutelage.models.location import Location
 
 
-def describe(store: Store, forward: Forward) -> dict[str, Any]:
+def describe(location: Location, store: Store, forward: Forward) -> dict[str, Any]:
     """What `environment.json` holds."""
     import tokenizers
     import torch
@@ -27,7 +29,9 @@ def describe(store: Store, forward: Forward) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if forward.device.type == "cuda" else forward.device.type,
         "threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "attention": [backend.name for backend in forward.backends] if forward.packed else ["the model's own"],
         "kernels": list(forward.fused),
+        "model": location.describe(),
         "store": {"folder": str(store.folder), "bytes": store.bytes_on_disk()},
     }

@@ -1,34 +1,89 @@
 """The run folder: one writer, one reader. Every file is JSON, YAML or safetensors; none is ever half-written.
 
-recipe.yaml · origins.json · environment.json · data.json · quarantine.jsonl · plan.json · rows.jsonl
-metrics.jsonl · evaluations.jsonl · samples.jsonl · model/ · result.json · report.html
+recipe.yaml · origins.json · run.json · environment.json · data.json · quarantine.jsonl · plan.json · rows.jsonl
+metrics.jsonl · evaluations.jsonl · samples.jsonl · base.json · checkpoints/ · model/ · result.json · report.html
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import json
-import math
 import os
+import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import MachineError, Problem, RecipeError
+from filelock import FileLock, Timeout
+
+from tutelage import files
+from tutelage.checkpoints import Checkpoints
+from tutelage.errors import MachineError, ModelError, Problem, RecipeError
+
+JOURNALS = ("metrics.jsonl", "evaluations.jsonl", "samples.jsonl")
+"""One object a line, each with its `step`."""
+ELSEWHERE = "name a folder of your own, as in output=A/FOLDER/YOU/OWN"
+LOCK, HOLDER = ".lock", ".holder.json"
+"""Held while a process writes into the folder, and who that is."""
 
 
 class Run:
     """A run folder."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(
+        self, folder: str | Path, *, wait_seconds: int = 0, say: Callable[[str], None] = lambda text: None
+    ) -> None:
         self.folder = Path(folder)
+        self._say = say
+        self.wait_seconds = wait_seconds
+        """For which a full disk is waited for."""
 
     @property
     def model(self) -> Path:
         """Where the trained model is saved."""
         return self.folder / "model"
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What the run can go on from."""
+        return Checkpoints(self.folder / "checkpoints")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Inside, no other process writes here. A folder that is still empty afterwards is removed.
+
+        Raises:
+            MachineError: machine/run-in-use, at once, naming the other process; machine/read-only.
+        """
+        missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+        self.create()
+        path = self.folder / LOCK
+        fresh = not path.exists()
+        lock = FileLock(path)
+        with files.explained(self.folder, ELSEWHERE):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise self._in_use() from None
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # The folder may have become another's, or read-only.
+                (self.folder / HOLDER).unlink(missing_ok=True)
+                if fresh and not self.holds_a_run():
+                    (self.folder / LOCK).unlink(missing_ok=True)
+            lock.release()
+            for path in missing:
+                with contextlib.suppress(OSError):  # not empty
+                    path.rmdir()
+
+    def claim(self) -> None:
+        """Say who holds the lock, for whoever is refused."""
+        who = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        self.write_json(HOLDER, who)
 
     def refuse_if_taken(self) -> None:
         """Make sure that a run can be written here, without leaving anything behind.
@@ -38,99 +93,177 @@ class Run:
             MachineError: machine/read-only, when it cannot be written.
         """
         if self.folder.is_file() or not self.is_empty():
+            holds = "a file" if self.folder.is_file() else "a run" if self.holds_a_run() else "something"
+            goes_on = "; --resume continues the run in this one" if holds == "a run" else ""
             raise RecipeError(
                 Problem(
                     "recipe/run-exists",
-                    f"`{self.folder}` already holds {'a file' if self.folder.is_file() else 'something'}",
+                    f"`{self.folder}` already holds {holds}",
                     where=str(self.folder),
                     why="a run never overwrites anything",
-                    fix="choose another folder, as in output=runs/NAME, or remove this one",
+                    fix=f"choose another folder, as in output=runs/NAME, or remove this one{goes_on}",
                 )
             )
         nearest = self.folder
         while not nearest.exists():
             nearest = nearest.parent
-        with _explained(self.folder), tempfile.NamedTemporaryFile(dir=nearest):
+        with files.explained(self.folder, ELSEWHERE), tempfile.NamedTemporaryFile(dir=nearest):
             pass
 
     def is_empty(self) -> bool:
-        """Whether nothing has been written yet."""
-        return not self.folder.is_dir() or not any(self.folder.iterdir())
+        """Whether nothing has been written yet; a lock is nothing."""
+        if not self.folder.is_dir():
+            return True
+        return all(path.name in (LOCK, HOLDER) for path in self.folder.iterdir())
+
+    def holds_a_run(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.folder / "run.json").is_file()
 
     def create(self) -> None:
         """Make the folder."""
-        with _explained(self.folder):
+        missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+        with files.explained(self.folder, ELSEWHERE):
             self.folder.mkdir(parents=True, exist_ok=True)
+            for path in missing:
+                files.sync_folder(path.parent)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file whole or not at all."""
-        path = self.folder / name
-        temporary = path.with_name(f".{name}.part")
-        with _explained(path):
-            try:
-                with temporary.open("w", encoding="utf-8", errors="replace") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        path, data = self.folder / name, text.encode("utf-8", errors="replace")
+        with files.explained(path, needed=len(data)):
+            files.patiently(lambda: files.write_whole(path, data), self.wait_seconds, self._tell_of_waiting)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as strict JSON; numbers that are not finite become null."""
-        self.write_text(name, json.dumps(_strict(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+        self.write_text(name, files.as_json(value))
 
     def append(self, name: str, values: Iterable[Any]) -> None:
-        """Add lines to a .jsonl file."""
-        text = "".join(json.dumps(_strict(v), ensure_ascii=False, allow_nan=False) + "\n" for v in values)
-        path = self.folder / name
-        with _explained(path), path.open("a", encoding="utf-8", errors="replace") as file:
-            file.write(text)
+        """Add lines to a .jsonl file, all of them or none."""
+        lines = (json.dumps(files.strict(v), ensure_ascii=False, allow_nan=False) + "\n" for v in values)
+        path, data = self.folder / name, "".join(lines).encode("utf-8", errors="replace")
+        with files.explained(path, needed=len(data)):
+            files.patiently(lambda: files.append(path, data), self.wait_seconds, self._tell_of_waiting)
 
-    def read_json(self, name: str) -> Any:
-        """The value of a JSON file, or None where there is no such file."""
-        path = self.folder / name
-        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    def write_lines(self, name: str, values: Iterable[Any]) -> None:
+        """Write a .jsonl file whole."""
+        self.write_text(name, "".join(json.dumps(files.strict(v), ensure_ascii=False) + "\n" for v in values))
 
-    def read_lines(self, name: str) -> Iterator[Any]:
-        """The values of a .jsonl file; nothing where there is no such file."""
+    def forget(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with files.explained(self.folder / name):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def sync_journals(self) -> None:
+        """Have what the journals hold survive a loss of power."""
+        for name in JOURNALS:
+            if (self.folder / name).is_file():
+                files.sync(self.folder / name)
+        files.sync_folder(self.folder)
+
+    def cut_back(self, step: int) -> None:
+        """Leave of the journals what was written up to a step; a last line that was cut short goes as well.
+
+        What the finished model answered goes too, since it is measured anew.
+        """
+        for name in JOURNALS:
+            if (self.folder / name).is_file():
+                lines = self.read_lines(name, whole=False)
+                self.write_lines(
+                    name, [line for line in lines if line["step"] <= step and line.get("model") != "tuned"]
+                )
+
+    def read_json(self, name: str, *, needed: bool = True) -> Any:
+        """The value of a JSON file, or None where there is no such file; without `needed`, also where it is damaged.
+
+        Raises:
+            ModelError: checkpoint/unreadable.
+        """
+        path = self.folder / name
+        try:
+            return json.loads(path.read_text("utf-8")) if path.is_file() else None
+        except (OSError, ValueError, RecursionError) as error:
+            if not needed:
+                return None
+            what, fix = "a file of the run cannot be read", "bring it back from a copy, or begin another run"
+            raise ModelError(Problem("checkpoint/unreadable", what, str(path), found=str(error), fix=fix)) from error
+
+    def read_lines(self, name: str, *, whole: bool = True) -> Iterator[Any]:
+        """The values of a .jsonl file; nothing where there is no such file.
+
+        Without `whole`, a line that is not JSON ends it: a process that was killed left it so.
+        """
         path = self.folder / name
         if path.is_file():
-            with path.open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8", errors="strict" if whole else "replace") as file:
                 for line in file:
-                    yield json.loads(line)
+                    try:
+                        value = json.loads(line)
+                    except ValueError:
+                        if whole:
+                            raise
+                        return
+                    yield value
+
+    def _tell_of_waiting(self) -> None:
+        waiting = f"waiting up to {self.wait_seconds} s for room (checkpoint.wait)"
+        self._say(f"note    the disk of {self.folder} is full; {waiting}")
+
+    def _in_use(self) -> MachineError:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            who = self.read_json(HOLDER)
+            held = f"process {who['pid']} on {who['host']} since {who['since']}"
+            return MachineError(
+                Problem(
+                    "machine/run-in-use",
+                    "another process is working in this run folder",
+                    where=str(self.folder),
+                    found=held,
+                    fix="wait for it, or choose another folder, as in output=runs/NAME",
+                )
+            )
+        what = "another process is working in this run folder"
+        return MachineError(Problem("machine/run-in-use", what, str(self.folder), fix="wait for it"))
 
 
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what the file system says into an error with a fix."""
-    try:
+class Onlooker(Run):
+    """A run folder as a process sees it that does not write there: another one of the run does."""
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nothing."""
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            code, what, fix = (
-                "machine/disk-full",
-                "the disk is full",
-                "free some space, or choose another output folder",
-            )
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
-            code, what, fix = "machine/read-only", "the output folder cannot be written", "output=A/FOLDER/YOU/OWN"
-        elif error.errno in (errno.ENOTDIR, errno.EEXIST):
-            code, what, fix = (
-                "machine/read-only",
-                "a file stands where a folder is needed",
-                "choose another output folder",
-            )
-        else:
-            raise
-        raise MachineError(Problem(code, what, where=str(path), found=str(error.strerror), fix=fix)) from error
+
+    def claim(self) -> None:
+        """Nothing."""
+
+    def create(self) -> None:
+        """Nothing."""
+
+    def write_text(self, name: str, text: str) -> None:
+        """Nothing."""
+
+    def append(self, name: str, values: Iterable[Any]) -> None:
+        """Nothing."""
+
+    def forget(self, name: str) -> None:
+        """Nothing."""
+
+    def sync_journals(self) -> None:
+        """Nothing."""
+
+    def cut_back(self, step: int) -> None:
+        """Nothing."""
 
 
-def _strict(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    return value
+def summary(run: Run) -> dict[str, Any]:
+    """What the steps of a run add up to, whatever processes made them."""
+    lines = list(run.read_lines("metrics.jsonl", whole=False))
+    seconds = sum(line["seconds"] for line in lines)
+    return {
+        "steps": len(lines),
+        "skipped_steps": sum(bool(line["skipped"]) for line in lines),
+        "tokens_per_second": sum(line["tokens"] for line in lines) / seconds if seconds else None,
+        "supervised_tokens_per_second": sum(line["supervised_tokens"] for line in lines) / seconds if seconds else None,
+        "training_seconds": seconds,
+    }

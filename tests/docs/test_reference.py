@@ -49,7 +49,7 @@ def test_every_link_leads_to_a_section() -> None:
 def test_every_code_stands_under_the_exit_code_of_its_error() -> None:
     seen = {}
     for part in errors_page().split("\n## ")[1:]:
-        exit_code = int(re.findall(r"Exit code (\d)\.", part)[0])
+        exit_code = int(re.findall(r"Exit code (\d+)\.", part)[0])
         seen |= {code.strip("`"): (meaning, exit_code) for code, meaning in rows_of(part)}
     assert seen == {code: (meaning, TutelageError.of([Problem(code, "")]).exit_code) for code, meaning in CODES.items()}
 

@@ -183,15 +183,12 @@ CASES: dict[Callable[[Case], None], tuple[int, str, str]] = {
     no_model: (4, "model/missing", r"found .*models/none"),
     no_weights: (4, "model/no-weights", r"where model$"),
     pickled_weights: (4, "model/no-weights", r"found .*pytorch_model\.bin"),
-    torn_weights: (4, "model/unreadable", r"where model$"),
+    torn_weights: (4, "model/bad-weights", r"where model/model.safetensors$"),
     bad_config: (4, "model/unreadable", r"where model/config\.json"),
-    own_code: (4, "model/remote-code", r"where model/config\.json"),
+    own_code: (7, "security/remote-code", r"where model/config\.json"),
     too_long_for_the_model: (4, "model/too-short", r"fix .*data\.max_length=512"),
     output_below_a_file: (5, "machine/read-only", r"where notes\.txt"),
     output_taken: (2, "recipe/run-exists", r"where run$"),
     output_in_the_kernel: (5, "machine/read-only", r"where /proc/run$"),
     no_such_template: (4, "template/missing", r"fix .*chatml"),
 }
-
-ONLY_IN_TRAINING = {torn_weights}
-"""What only the weights themselves show, which check does not read."""

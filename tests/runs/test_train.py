@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 import tinyruns
 from tutelage import commands
-from tutelage.assemble import evaluation_points
+from tutelage.train.schedule import evaluation_points
 
 RESULT = {
     *("status", "steps", "ledger", "heldout", "tasks", "tokens_per_second", "supervised_tokens_per_second"),
@@ -53,6 +53,7 @@ def test_the_files_of_a_run(learned_run):
     expected = {
         *("recipe.yaml", "origins.json", "environment.json", "data.json", "plan.json", "rows.jsonl", "metrics.jsonl"),
         *("evaluations.jsonl", "samples.jsonl", "model", "result.json", "report.html"),
+        *("run.json", "base.json", "checkpoints", ".lock"),
     }
     assert {path.name for path in learned_run.iterdir()} == expected
     for path in learned_run.glob("*.json"):

@@ -38,7 +38,7 @@ def test_an_interrupted_run_says_so(recipe, workdir, monkeypatch, stage):
     with pytest.raises(KeyboardInterrupt):
         commands.train(recipe)
     result = json.loads((workdir / "run" / "result.json").read_text())
-    assert result["status"] == "interrupted"
+    assert result["status"] == "stopped"
     assert result["steps"] == (0 if stage == "train.loop.Step" else 3)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import resources
 
 from tutelage import config
-from tutelage.assemble import evaluation_points
 from tutelage.commands import DEMO_ROWS, _free
 from tutelage.seeds import derive
+from tutelage.train.schedule import evaluation_points
 
 
 def test_the_demo_never_overwrites(tmp_path):

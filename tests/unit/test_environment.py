@@ -15,8 +15,10 @@ from tutelage.models.location import locate
 
 def test_the_environment_is_what_runs(tiny_model, tmp_path):
     store = SimpleNamespace(folder=tmp_path, bytes_on_disk=lambda: 1234)
-    forward = prove(load_model(locate(str(tiny_model("llama")))), max_length=64)
-    found = environment.describe(store, forward)
+    location = locate(str(tiny_model("llama")))
+    forward = prove(load_model(location), max_length=64)
+    found = environment.describe(location, store, forward)
+    assert found["model"] == location.describe()
     assert found["store"] == {"folder": str(tmp_path), "bytes": 1234}
     assert found["torch"] == torch.__version__
     assert found["device"] == "cpu"

@@ -8,6 +8,18 @@ import sys
 
 def main() -> None:
     """Run `tutelage`; errors become text and an exit code."""
+    from tutelage.signals import SIGNALS, StopRequested
+
+    try:
+        if sys.argv[1:2] in (["train"], ["demo"]):
+            SIGNALS.install()  # Before the imports, which take seconds.
+        _run()
+    except StopRequested as signal:
+        print(f"stopped on request ({signal}); nothing was begun", file=sys.stderr)
+        sys.exit(75)
+
+
+def _run() -> None:
     from tutelage.cli.app import app
     from tutelage.cli.screen import printable
     from tutelage.errors import TutelageError

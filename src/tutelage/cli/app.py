@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +11,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from tutelage.cli.convert import convert
 from tutelage.cli.data import app as data
-from tutelage.cli.screen import Terminal
+from tutelage.cli.runs import app as runs
+from tutelage.cli.screen import Lasting, Terminal
+from tutelage.cli.track import track
 
 app = typer.Typer(
     help="Adapt pretrained language models to demonstrations, and see whether it helped.",
@@ -21,6 +25,9 @@ app = typer.Typer(
 )
 
 app.add_typer(data, name="data")
+app.add_typer(runs, name="runs")
+app.command(epilog="tutelage convert models/old models/new")(convert)
+app.command(epilog="tutelage track runs/support --to wandb")(track)
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As in train.epochs=2.")]
@@ -85,17 +92,22 @@ def train(
     as_json: Json = False,
     memory: Memory = None,
     time: Time = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run that the output folder holds.")] = False,
+    allow_data_change: Annotated[bool, typer.Option(help="Continue although the rows are other ones.")] = False,
 ) -> None:
     """Train, and measure the model before and after."""
     from tutelage import commands
     from tutelage.cli import show
 
     resolved = commands.resolve(recipe, _with_budgets(overrides, memory, time))
-    result = commands.train(resolved, screen=Terminal())
+    result = commands.train(resolved, screen=Terminal(), resume=resume, allow_data_change=allow_data_change)
+    if os.environ.get("RANK", "0") != "0":
+        return  # Of several processes the first one speaks.
+    console = Console(file=Lasting(sys.stdout), highlight=False)  # What was reached is on disk.
     if as_json:
-        print(json.dumps(result, ensure_ascii=False, indent=2))
+        console.out(json.dumps(result, ensure_ascii=False, indent=2))
     else:
-        show.result(Console(highlight=False), result, resolved.recipe.output)
+        show.result(console, result, resolved.recipe.output)
 
 
 @app.command(epilog="tutelage demo runs/demo")
@@ -107,7 +119,7 @@ def demo(
     from tutelage.cli import show
 
     run, result = commands.demo(folder, Terminal())
-    console = Console(highlight=False)
+    console = Console(file=Lasting(sys.stdout), highlight=False)
     show.samples(console, run)
     show.result(console, result, str(run))
 
@@ -118,6 +130,7 @@ def chat(
     message: Annotated[str | None, typer.Option("-m", "--message", help="Answer this and stop.")] = None,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the folder's own code.")] = False,
 ) -> None:
     """Talk to a saved model."""
     from tutelage.cli.conversation import converse
@@ -125,7 +138,7 @@ def chat(
     with Terminal().stage("loading the model", None):
         from tutelage.generate.chat import Chat
 
-        model = Chat(folder)
+        model = Chat(folder, trusted=trust_remote_code)
     converse(model, message=message, system=system, max_new_tokens=max_new_tokens)
 
 

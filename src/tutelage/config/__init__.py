@@ -19,14 +19,16 @@ from pydantic import ValidationError
 
 from tutelage.config.declared import Option, options
 from tutelage.config.document import dump, read
-from tutelage.config.origins import origins_of
+from tutelage.config.origins import COMMAND_LINE, origin_of, origins_of
 from tutelage.config.overrides import BadOverride, apply
 from tutelage.config.peers import PEERS
+from tutelage.config.places import refuse_misplaced
 from tutelage.config.problems import by_line, contradictions, explain
+from tutelage.config.secrets import find_secrets, override_secret, secret_problem
 from tutelage.errors import RecipeError
 from tutelage.recipe import Recipe, Section
 
-__all__ = ["PEERS", "Option", "Resolved", "dump", "load", "options", "resolve"]
+__all__ = ["PEERS", "Option", "Resolved", "dump", "load", "options", "refuse_misplaced", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,11 @@ def resolve(
     """The recipe that nested values and overrides describe.
 
     `lines` gives the line of a dotted key in `file`; without it the origin of a value is `file` alone.
-    Raises RecipeError with every problem found.
+    Raises RecipeError with every problem found; or SecurityError, which shows no value, when there is a secret.
     """
     raw = _copy(values)
     origins = {"": file} | {key: f"{file}:{line}" for key, line in (lines or {}).items()}
+    _refuse_secrets(raw, overrides, origins)
     problems = []
     for override in overrides:
         try:
@@ -76,6 +79,14 @@ def resolve(
     if problems:
         raise RecipeError.of(sorted(problems, key=by_line))
     return Resolved(recipe, origins_of(recipe, raw, origins))
+
+
+def _refuse_secrets(raw: Any, overrides: Sequence[str], origins: Mapping[str, str]) -> None:
+    """Before anything is said about the values: an error shows what it found."""
+    problems = [secret_problem(name, origin_of(name, origins)) for name in find_secrets(raw)]
+    problems += [secret_problem(name, COMMAND_LINE) for text in overrides if (name := override_secret(text))]
+    if problems:
+        raise RecipeError.of(problems)
 
 
 def _copy(value: Any) -> Any:

@@ -21,6 +21,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from tutelage.config.names import join
+from tutelage.config.secrets import line_without_secrets, without_secrets
 from tutelage.errors import Problem, RecipeError
 from tutelage.recipe import Recipe
 
@@ -44,8 +45,9 @@ class NotYaml(Exception):
     def in_file(self, file: Path, text: str) -> Problem:
         """The problem, with the line it stands on."""
         shown = dict(enumerate(text.split("\n"), start=1)).get(self.line, "").strip()
+        shown = line_without_secrets(shown)
         found = f"column {self.column} of: {shown[:80]}" if shown else f"column {self.column}"
-        return Problem("recipe/bad-yaml", self.what, f"{file}:{self.line}", found, fix=self.fix)
+        return Problem("recipe/bad-yaml", without_secrets(self.what), f"{file}:{self.line}", found, fix=self.fix)
 
 
 def read(file: Path) -> tuple[dict[str, Any], dict[str, int]]:

@@ -75,22 +75,29 @@ class Order(Protocol[T_co]):
 
 
 def global_batches(
-    order: Callable[[int], Order[T_co]], *, size: int, epochs: int | None = None, steps: int | None = None
+    order: Callable[[int], Order[T_co]],
+    *,
+    size: int,
+    epochs: int | None = None,
+    steps: int | None = None,
+    after: int = 0,
 ) -> Iterator[GlobalBatch[T_co]]:
     """The optimizer steps of a run: `epochs` passes in their orders, or as many as `steps` need.
 
-    The tail of an epoch is a smaller step of its own.
+    The tail of an epoch is a smaller step of its own. Those up to the step `after` are left out, which takes no time:
+    every epoch has as many steps as the first.
     """
-    step = epoch = 0
+    step = after
+    epoch, done = divmod(after, -(-len(order(0)) // size))
     while epochs is None or epoch < epochs:
         now = order(epoch)
-        for start in range(0, len(now), size):
+        for start in range(done * size, len(now), size):
             if steps is not None and step >= steps:
                 return
             step += 1
             end = min(start + size, len(now))
             yield GlobalBatch(step, epoch, tuple(now[position] for position in range(start, end)))
-        epoch += 1
+        epoch, done = epoch + 1, 0
 
 
 def total_steps(count: int, *, size: int, epochs: int | None, steps: int | None) -> int:

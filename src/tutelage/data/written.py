@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from tutelage import files
 from tutelage.data.clean.passages import joined
 from tutelage.data.stream import as_turns
-from tutelage.errors import DataError, MachineError, Problem
+from tutelage.errors import DataError, Problem
 from tutelage.types import Completion, Conversation, Demonstration, Instruction, Message, Preference
 
 Form = Literal["as-read", "messages", "alpaca"]
@@ -150,20 +150,10 @@ def _part(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> AbstractContextManager[None]:
     """Turn what the file system says about a file to write into an error with a fix.
 
     Raises:
         MachineError: machine/disk-full, machine/read-only.
     """
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        code, what = ("machine/disk-full", "the disk is full") if full else ("machine/read-only", "cannot be written")
-        fix = "free some space, or write elsewhere" if full else "write into a folder of your own, as in -o data/NAME"
-        named = what if full else f"`{path}` {what}"
-        inside = isinstance(error, NotADirectoryError | FileExistsError)
-        found = "a file stands where a folder is needed" if inside else str(error.strerror)
-        raise MachineError(Problem(code, named, str(path), found, fix=fix)) from error
+    return files.explained(path, "write into a folder of your own, as in -o data/NAME")

@@ -8,11 +8,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.data.dataset import Dataset
+from tutelage.data.examples import Examples
 from tutelage.evaluate.compare import Difference, loss_sentence, paired_ratio
 from tutelage.evaluate.heldout import HeldoutLoss
+from tutelage.evaluate.measure import Measured
 from tutelage.evaluate.samples import Answered
 from tutelage.evaluate.tasks import score
 from tutelage.recipe import EvaluateOptions
+
+
+def answer(
+    base: Measured, tuned: Measured, dataset: Dataset, heldout: Examples, options: EvaluateOptions
+) -> dict[str, Any]:
+    """Whether the model is better: on the held-out rows, on their tasks, and in stopping by itself."""
+    return {
+        "heldout": heldout_verdict(
+            base.loss,
+            tuned.loss,
+            confidence=options.confidence,
+            rows=dataset.rows_of(heldout),
+            renderings=dataset.rendering_of(heldout),
+        ),
+        "tasks": task_scores(base.answers, tuned.answers, options),
+        "stopped": {"base": stopped(base.answers), "tuned": stopped(tuned.answers)},
+    }
 
 
 def heldout_verdict(

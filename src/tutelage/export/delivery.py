@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+from tutelage import files
 from tutelage.data.examples import Examples
 from tutelage.export.folder import save, save_merged
 from tutelage.export.parity import prove, record, tolerance
@@ -27,21 +30,63 @@ def deliver(
     Raises:
         ModelError: save/untrained, save/not-reproduced.
     """
-    save(forward.model, run.model, **given)  # First: what follows needs memory of its own.
+    part = _begun(run.model)
+    with files.explained(run.model):
+        save(forward.model, part, **given)  # First: what follows needs memory of its own.
     prompts = [example.input_ids.tolist() for example in examples[:8]]
     with in_float32(forward.model):
         recorded = record(forward, prompts)
-    allowed: dict[str, Any] = {"weights": weights}
+    # What was loaded from a folder's own code needs that code to be loaded again.
+    own = type(base_of(forward.model)).__module__.startswith("transformers_modules")
+    allowed: dict[str, Any] = {"weights": weights, "trusted": own}
     if base_of(forward.model) is not forward.model:
         with without_adapter(forward.model), in_float32(forward.model):
             allowed["allowed"] = tolerance(recorded, record(forward, prompts))
-    saved = {"folder": str(run.model), "logit_difference": prove(run.model, recorded, **allowed)}
+    saved = {"folder": str(run.model), "logit_difference": _proved(part, run.model, recorded, **allowed)}
     if merged:
         folder = run.folder / "merged"
-        save_merged(forward.model.float(), folder, **given)
-        worst = prove(folder, recorded, **{**allowed, "weights": "float32"})
+        part = _begun(folder)
+        with files.explained(folder):
+            save_merged(forward.model.float(), part, **given)
+        worst = _proved(part, folder, recorded, **{**allowed, "weights": "float32"})
         saved |= {"merged": str(folder), "merged_logit_difference": worst}
     return saved
+
+
+def _begun(folder: Path) -> Path:
+    """Where the folder is written until it was proved; what a killed process left there is removed."""
+    part = folder.with_name(f".{folder.name}.part")
+    with files.explained(folder):
+        _remove(part)
+        part.mkdir()
+    return part
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder; of a link that stands in its place only the link."""
+    if folder.is_symlink():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _proved(part: Path, folder: Path, recorded: dict[str, Any], **allowed: Any) -> float:
+    """Prove what was written and give it its name; one of an earlier session, which this one goes beyond, makes room.
+
+    The value is the largest relative difference of logits.
+    """
+    with files.explained(folder):
+        worst = prove(part, recorded, **allowed)
+        for path in part.rglob("*"):
+            if path.is_file():
+                files.sync(path)
+        files.sync_folder(part)
+        if folder.exists():
+            _remove(folder.with_name(f".{folder.name}.gone"))
+            os.rename(folder, folder.with_name(f".{folder.name}.gone"))
+        os.rename(part, folder)
+        files.sync_folder(folder.parent)
+        _remove(folder.with_name(f".{folder.name}.gone"))
+    return worst
 
 
 def try_saving(forward: Forward, folder: Path) -> None:

@@ -44,6 +44,7 @@ def save(
     base.generation_config.save_pretrained(folder)
     if base is not model:
         (folder / "README.md").unlink(missing_ok=True)
+        _sort_names(folder / "adapter_config.json")
     save_tokenizer(folder, tokenizer, template, stop_ids)
 
 
@@ -75,6 +76,15 @@ def save_merged(
     """Write the base model with the adapter's update added to its weights; the model in memory is used up."""
     merged = model.merge_and_unload()
     save(merged, folder, tokenizer=tokenizer, template=template, stop_ids=stop_ids)
+
+
+def _sort_names(path: Path) -> None:
+    """Write lists of layer names in order: `peft` has them as sets, whose order another process need not share."""
+    values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    for name, value in values.items():
+        if isinstance(value, list) and all(isinstance(part, str) for part in value):
+            values[name] = sorted(value)
+    path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", "utf-8")
 
 
 def _set_stop_ids(model: nn.Module, stop_ids: Sequence[int]) -> None:

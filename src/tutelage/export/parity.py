@@ -58,11 +58,17 @@ def tolerance(tuned: dict[str, torch.Tensor], base: dict[str, torch.Tensor]) -> 
 
 
 def prove(
-    folder: Path, recorded: dict[str, torch.Tensor], *, allowed: float = TOLERANCE, weights: str = "float32"
+    folder: Path,
+    recorded: dict[str, torch.Tensor],
+    *,
+    allowed: float = TOLERANCE,
+    weights: str = "float32",
+    trusted: bool = False,
 ) -> float:
     """Load the folder in a fresh process and compare; the largest relative difference.
 
-    The fresh process reads the weights as `weights` and computes in float32.
+    The fresh process reads the weights as `weights` and computes in float32. With `trusted` it runs the code that
+    the model came with, which was saved beside it.
 
     Raises:
         ModelError: save/not-reproduced.
@@ -71,7 +77,7 @@ def prove(
     save_file(recorded, path)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "tutelage.export.parity", weights, str(folder)],
+            [sys.executable, "-m", "tutelage.export.parity", *(["--trusted"] * trusted), weights, str(folder)],
             capture_output=True,
             text=True,
             check=False,
@@ -116,13 +122,21 @@ def _distance(logits: torch.Tensor, expected: torch.Tensor) -> float:
     return difference if math.isfinite(difference) else 1e9
 
 
-def _main(folder: Path, weights: str) -> None:
+def _main(folder: Path, weights: str, *, trusted: bool = False) -> None:
     """What the fresh process does: nothing of Tutelage takes part in loading or computing."""
     from transformers import AutoModelForCausalLM
 
     recorded = load_file(folder / FILE)
+    adapter = folder / "adapter_config.json"
+    revision = json.loads(adapter.read_text("utf-8")).get("revision") if adapter.is_file() else None
     model, loading = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, weights), use_safetensors=True, output_loading_info=True
+        folder,
+        dtype=getattr(torch, weights),
+        use_safetensors=True,
+        output_loading_info=True,
+        local_files_only=True,
+        revision=revision or "main",
+        trust_remote_code=trusted,
     )
     model.float().eval()
     worst = 0.0
@@ -135,4 +149,4 @@ def _main(folder: Path, weights: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[2]), sys.argv[1])
+    _main(Path(sys.argv[-1]), sys.argv[-2], trusted="--trusted" in sys.argv[1:-2])

@@ -20,21 +20,23 @@ from tutelage.types import Message
 class Chat:
     """A saved model to talk to; it answers as training rendered, and stops by itself."""
 
-    def __init__(self, folder: str | Path, *, device: str = "auto") -> None:
-        """Load a run's model, or any model folder.
+    def __init__(self, folder: str | Path, *, device: str = "auto", trusted: bool = False) -> None:
+        """Load a run's model, or any model folder; with `trusted`, code in the folder may run.
 
         Raises:
-            RecipeError: usage/not-a-run. ModelError: what cannot be loaded.
+            RecipeError: usage/not-a-run. ModelError, SecurityError: what cannot be loaded.
         """
         from transformers import GenerationConfig
 
         path = str(_model_folder(folder))
-        location = locate(path)
+        location = locate(path, trusted=trusted)
         tokenizer = load_tokenizer(location)
-        self.encoder = Encoder(*chat_tokenizer(tokenizer, ModelOptions(path=path)))
+        several = isinstance(tokenizer.chat_template, dict) and "default" in tokenizer.chat_template
+        options = ModelOptions(path=path, template="default" if several else None)
+        self.encoder = Encoder(*chat_tokenizer(tokenizer, options))
         model = load_model(location, device=choose_device(device))
-        if (Path(path) / "generation_config.json").is_file():
-            model.generation_config = GenerationConfig.from_pretrained(path)
+        if (Path(location.path) / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(location.path, local_files_only=True)
         self.stop_ids = own_stop_ids(model) or [id for id in (self.encoder.tokenizer.eos_id,) if id is not None]
         self.forward = prove(model, max_length=1)
         self.stopped = True

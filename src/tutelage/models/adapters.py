@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def adapt(model: PreTrainedModel, adapter: Lora | Full, *, seed: int, base: str) -> nn.Module:
-    """The model with what is to be trained switched on, and nothing else; `base` is written into the adapter.
+def adapt(
+    model: PreTrainedModel, adapter: Lora | Full, *, seed: int, base: str, revision: str | None = None
+) -> nn.Module:
+    """The model with what is to be trained switched on, and nothing else.
+
+    `base`, a folder or a hub id and its commit, is written into the adapter.
 
     The adapter's start depends on the seed alone, and changes no output: at step 0 it adds exactly zero.
     """
@@ -37,6 +41,7 @@ def adapt(model: PreTrainedModel, adapter: Lora | Full, *, seed: int, base: str)
         lora_dropout=adapter.dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
+        revision=revision,
         # GPT-2 stores its matrices the other way round, in a layer of its own.
         fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,11 +55,18 @@ class Forward:
     """What dropout is drawn from, where the model has any."""
     fused: tuple[str, ...] = ()
     """Kinds of layers that run on compiled kernels."""
+    divided: bool = False
+    """Whether each process holds a part of the weights, so that all must run it equally often."""
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
+
+    def become(self, other: Forward) -> None:
+        """Run the other's model from now on."""
+        for field in fields(Forward):
+            setattr(self, field.name, getattr(other, field.name))
 
     def remarks(self) -> list[str]:
         """What makes it slower than it could be, in words."""

@@ -6,12 +6,16 @@ run.
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tutelage.errors import MachineError, ModelError, Problem
+from tutelage.models.foreign import code_allowed
 from tutelage.models.location import Location
+from tutelage.models.weights import tensors_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,27 +25,35 @@ def load_model(location: Location, *, device: str = "cpu", dtype: str = "float32
     """The model in that format, whatever it is stored in, in evaluation mode, on the device.
 
     Raises:
-        ModelError: model/missing; model/unreadable, also where the files lack a tensor of the model.
+        ModelError: model/missing; model/unreadable, also where the files lack a tensor of the model;
+            model/impossible-size; model/bad-weights, where weights are not finite.
     """
     quiet_transformers()
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    if location.gguf_file is not None:
+    base = location.base or location
+    if base.gguf_file is not None:
         _quiet_gguf()
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            location.path,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            output_loading_info=True,
-            **location.arguments(),
-        )
+        with code_allowed(location.trusted):
+            if base.gguf_file is None:
+                _refuse_promises(base)
+            model, found = AutoModelForCausalLM.from_pretrained(
+                base.path,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                output_loading_info=True,
+                **base.arguments(),
+            )
+            if location.base is not None:
+                model.load_adapter(location.path)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise unreadable(location, "weights", error) from error
     _refuse_holes(location, sorted(found["missing_keys"]))
-    if location.gguf_file is not None:
+    _refuse_infinite(location, model)
+    if base.gguf_file is not None:
         _forget_quantisation(model)
     model.config.use_cache = False
     return model.to(device).eval()
@@ -81,6 +93,8 @@ def quiet_transformers() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    # What peft asks of transformers is no concern of whoever runs this.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
 def _refuse_holes(location: Location, missing: list[str]) -> None:
@@ -93,6 +107,52 @@ def _refuse_holes(location: Location, missing: list[str]) -> None:
                 where=location.path,
                 found=", ".join(missing[:5]) + (" ..." if len(missing) > 5 else ""),
                 fix="fetch or save the model again; a model without a language head cannot be trained to write",
+            )
+        )
+
+
+def _refuse_promises(location: Location) -> None:
+    """A model larger than its files would be allocated first and found to lack tensors after."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(location.path, **location.arguments())
+    if getattr(config, "quantization_config", None) is not None:
+        return  # Packed numbers cannot be counted.
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=location.trusted)
+    promised = sum(parameter.numel() for parameter in model.parameters())
+    there = sum(tensor.numbers for tensor in tensors_of(Path(location.path)).values())
+    if promised > 2 * there:  # What is nearer is loaded, and the tensors that lack are named.
+        raise ModelError(
+            Problem(
+                "model/impossible-size",
+                "config.json describes a larger model than the weights are",
+                where=str(Path(location.path) / "config.json"),
+                found=f"{promised:,} parameters; the files have {there:,} numbers",
+                fix="fetch or save the model again; a model without a language head cannot be trained to write",
+            )
+        )
+
+
+def _refuse_infinite(location: Location, model: PreTrainedModel) -> None:
+    """One weight that is not a number makes every answer none; the sum of a tensor shows it at the cost of reading."""
+    import torch
+
+    bad = []
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.is_floating_point() and not math.isfinite(parameter.sum(dtype=torch.float32).item()):
+                count = int((~torch.isfinite(parameter)).sum())
+                bad += [f"{name} ({count:,} of {parameter.numel():,} numbers)"] if count else []
+    if bad:
+        raise ModelError(
+            Problem(
+                "model/bad-weights",
+                f"{len(bad):,} {'tensors have' if len(bad) > 1 else 'tensor has'} numbers that are not finite",
+                where=location.path,
+                found=", ".join(bad[:5]) + (" ..." if len(bad) > 5 else ""),
+                fix="use the checkpoint before it, or fetch the model again",
             )
         )
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tutelage.data.encode.template import ChatTemplate
+from tutelage.data.encode.template import NAMED, ChatTemplate
 from tutelage.data.encode.tokenizer import Tokenizer
-from tutelage.errors import ModelError, Problem
+from tutelage.errors import ModelError, Problem, TutelageError
+from tutelage.models.foreign import code_allowed
 from tutelage.models.load import quiet_transformers, unreadable
 from tutelage.models.location import Location
+from tutelage.models.settings import read_object
 from tutelage.recipe import ModelOptions
 
 if TYPE_CHECKING:
@@ -25,8 +28,11 @@ def load_tokenizer(location: Location) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location.path, **location.arguments())
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        with code_allowed(location.trusted):
+            tokenizer = AutoTokenizer.from_pretrained(location.path, **location.arguments())
+    except TutelageError:
+        raise
+    except Exception as error:  # the reader of tokenizer.json raises nothing more special
         raise unreadable(location, "tokenizer", error) from error
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ModelError(
@@ -44,21 +50,25 @@ def load_tokenizer(location: Location) -> PreTrainedTokenizerBase:
 def chat_tokenizer(tokenizer: PreTrainedTokenizerBase, options: ModelOptions) -> tuple[Tokenizer, ChatTemplate | None]:
     """What renders and encodes: the tokenizer's backend, and the template in use.
 
-    With `model.template` unset it is the tokenizer's own, or none where the tokenizer has none.
+    With `model.template` unset it is the tokenizer's own, or none where the tokenizer has none; of several, it names
+    one.
 
     Raises:
-        ModelError: template/missing, template/broken, template/not-the-tokenizers.
+        ModelError: template/missing, template/ambiguous, template/broken, template/not-the-tokenizers.
     """
     special = {role: str(text) for role, text in tokenizer.special_tokens_map.items() if isinstance(text, str)}
-    own = tokenizer.chat_template
-    if isinstance(own, dict):
-        own = own.get("default") if options.template is not None else _default_of(own)
-    if options.template == "none":
+    wanted, own = options.template, tokenizer.chat_template
+    several = own if isinstance(own, dict) else {}
+    if wanted == "none":
         template = None
-    elif options.template is not None:
-        template = ChatTemplate.named(options.template, special)
+    elif wanted in several and wanted not in NAMED:
+        template = ChatTemplate(several[wanted], special, name=f"the tokenizer's own `{wanted}`")
+    elif wanted is not None:
+        template = ChatTemplate.named(wanted, special)
     else:
-        template = None if own is None else ChatTemplate(own, special, name="the tokenizer's own")
+        _refuse_two_sources(Path(tokenizer.name_or_path))
+        source = _only_one_of(several) if several else own
+        template = None if not source else ChatTemplate(source, special, name="the tokenizer's own")
     encoder = Tokenizer(tokenizer.backend_tokenizer, special, structure="" if template is None else template.source)
     if template is not None:
         _check_tokens_of(template, encoder)
@@ -66,18 +76,38 @@ def chat_tokenizer(tokenizer: PreTrainedTokenizerBase, options: ModelOptions) ->
     return encoder, template
 
 
-def _default_of(templates: dict[str, str]) -> str:
-    """The template that servers take of several."""
-    if "default" not in templates:
+def _only_one_of(templates: dict[str, str]) -> str:
+    if len(templates) > 1:
         raise ModelError(
             Problem(
-                "template/missing",
-                "the tokenizer has several chat templates, and none is the default",
+                "template/ambiguous",
+                f"the tokenizer has {len(templates)} chat templates",
                 found=", ".join(sorted(templates)),
-                fix="save the one that you mean as a file, and name it: model.template=FILE.jinja",
+                why="the model would be trained on one of them and may be served with another",
+                fix=f"name the one that you mean: model.template={'default' if 'default' in templates else 'NAME'}",
             )
         )
-    return templates["default"]
+    return next(iter(templates.values()))
+
+
+def _refuse_two_sources(folder: Path) -> None:
+    """A template may stand in two files; where they differ, one server takes this one and another that."""
+    file, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    if not (file.is_file() and settings.is_file()):
+        return
+    inside = read_object(settings).get("chat_template")
+    # A template ends without its last line break, with or without which a file is saved.
+    if isinstance(inside, str) and inside.removesuffix("\n") != file.read_text("utf-8").removesuffix("\n"):
+        raise ModelError(
+            Problem(
+                "template/ambiguous",
+                "the tokenizer has two chat templates, which differ",
+                where=str(folder),
+                found="chat_template.jinja, and chat_template in tokenizer_config.json",
+                why="some programs read the one and some the other",
+                fix=f"name the one that you mean: model.template={file}, or a copy of the other",
+            )
+        )
 
 
 def _check_tokens_of(template: ChatTemplate, tokenizer: Tokenizer) -> None:

@@ -17,14 +17,21 @@ from tutelage.types import Example, Origin
 
 
 def for_training(
-    forward: Forward, adapter: Lora | Full, *, seed: int, base: str, checkpointing: Kind, compiled: bool
+    forward: Forward,
+    adapter: Lora | Full,
+    *,
+    seed: int,
+    base: str,
+    checkpointing: Kind,
+    compiled: bool,
+    revision: str | None = None,
 ) -> tuple[dict[str, nn.Parameter], list[str]]:
     """The parameters that are trained, by name, and what the user should know; the model inside is changed.
 
     Raises:
         MachineError: machine/missing-package, when layers shall be compiled and there is no compiler.
     """
-    forward.model = adapt(forward.model, adapter, seed=seed, base=base)  # type: ignore[arg-type]
+    forward.model = adapt(forward.model, adapter, seed=seed, base=base, revision=revision)  # type: ignore[arg-type]
     forward.draw, off = make_stateless(forward.model)
     notes = [f"the model's dropout of attention weights ({off:g}) is off; all other dropout is on"] if off else []
     draws = draws_by_itself(forward)

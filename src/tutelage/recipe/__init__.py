@@ -6,19 +6,23 @@ from pydantic import Field
 
 from tutelage.recipe.base import Section
 from tutelage.recipe.budget import BudgetOptions
+from tutelage.recipe.checkpoint import CheckpointOptions
 from tutelage.recipe.clean import CleanOptions
 from tutelage.recipe.data import DataOptions, Format, HeldoutFile, Join, Rows, Source
 from tutelage.recipe.decontaminate import DecontaminateOptions
 from tutelage.recipe.duplicates import DuplicateOptions
 from tutelage.recipe.evaluate import EvaluateOptions
+from tutelage.recipe.guard import GuardOptions
 from tutelage.recipe.mixture import MixtureOptions
 from tutelage.recipe.model import Full, Lora, ModelOptions
 from tutelage.recipe.precision import PrecisionOptions
 from tutelage.recipe.renderings import Rendering, RenderingOptions
+from tutelage.recipe.track import TrackOptions
 from tutelage.recipe.train import Schedule, TrainOptions
 
 __all__ = [
     "BudgetOptions",
+    "CheckpointOptions",
     "CleanOptions",
     "DataOptions",
     "DecontaminateOptions",
@@ -27,6 +31,7 @@ __all__ = [
     "ExportOptions",
     "Format",
     "Full",
+    "GuardOptions",
     "HeldoutFile",
     "Join",
     "Lora",
@@ -40,6 +45,7 @@ __all__ = [
     "Schedule",
     "Section",
     "Source",
+    "TrackOptions",
     "TrainOptions",
 ]
 
@@ -60,6 +66,10 @@ class Recipe(Section):
     """The rows."""
     train: TrainOptions = TrainOptions()
     """The training loop."""
+    guard: GuardOptions = GuardOptions()
+    """Steps whose numbers cannot be right."""
+    checkpoint: CheckpointOptions = CheckpointOptions()
+    """What is kept while training, so that the run can be continued."""
     precision: PrecisionOptions = PrecisionOptions()
     """In which number formats the model is held, multiplied and updated."""
     evaluate: EvaluateOptions = EvaluateOptions()
@@ -68,8 +78,10 @@ class Recipe(Section):
     """What is written at the end."""
     budget: BudgetOptions = BudgetOptions()
     """Limits within which the plan chooses."""
+    track: TrackOptions = TrackOptions()
+    """Who else is told how the run goes."""
     output: str = Field(min_length=1)
-    """The run folder; it must not hold a run yet."""
+    """The run folder; it must not hold a run yet, unless that one is to be continued."""
 
     @property
     def learning_rate(self) -> float:

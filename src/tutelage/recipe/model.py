@@ -44,8 +44,11 @@ class ModelOptions(Section):
     """A hub id, a folder, a .gguf file, or `smollm2-135m-instruct`."""
     revision: str | None = None
     """Branch, tag or commit, for a hub id."""
+    trust_remote_code: bool = False
+    """Run the Python code that lies in the model's folder; it may do whatever you may, and is recorded."""
     template: str | None = None
-    """`chatml`, `alpaca`, a .jinja file, or `none` for plain text; the tokenizer's own when not given."""
+    """`chatml`, `alpaca`, a .jinja file, or `none` for plain text; the tokenizer's own when not given, or of several
+    the one of that name."""
     adapter: Annotated[
         Annotated[Lora, Tag("(lora)")] | Annotated[Full, Tag("(full)")], Discriminator(_adapter_kind)
     ] = Lora()

@@ -55,6 +55,9 @@ class TrainOptions(Section):
     checkpointing: Literal["auto", "none", "selective", "full"] = "auto"
     """Which activations are computed again in the backward pass instead of being kept: auto computes none again unless
     memory demands it. Changes memory and speed, never the result."""
+    parallel: Literal["replicated", "sharded"] = "replicated"
+    """Where `torchrun` starts several processes, what each holds: the whole model, or a slice of its weights, gradients
+    and optimizer state. Changes memory and speed, never the result."""
     compile: bool = False
     """Put the model's layers through torch.compile: minutes of waiting at the first step, which pay where there are no
     compiled kernels (GPUs) and the run is long. Changes speed, never the result."""

@@ -6,14 +6,12 @@ shown, so that the page stays small however large the run was.
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from markupsafe import Markup
 
-from tutelage.errors import MachineError, Problem
+from tutelage import files
 from tutelage.report import text
 from tutelage.report.chart import BANDS, Series, draw
 from tutelage.report.collect import collect
@@ -33,19 +31,8 @@ def write(folder: Path) -> Path:
     """
     page = render(collect(folder)).encode("utf-8", errors="replace")
     path = folder / "report.html"
-    try:
-        _replace(path, page)
-    except OSError as error:
-        full = error.errno == errno.ENOSPC
-        raise MachineError(
-            Problem(
-                "machine/disk-full" if full else "machine/read-only",
-                "the report could not be written",
-                where=str(path),
-                found=str(error),
-                fix="free some space and ask for the report again" if full else "make the folder writable",
-            )
-        ) from error
+    with files.explained(path, "make the folder writable", needed=len(page)):
+        files.write_whole(path, page)
     return path
 
 
@@ -110,16 +97,3 @@ def _compare(sample: Sample) -> list[tuple[str, Answer | None, Markup, int, str]
         marked, same, words = text.mark_differences(shown, text.cut(sample.reference)[0])
         columns.append((heading, answer, marked, more, f"{same} of the reference’s {words} words"))
     return columns
-
-
-def _replace(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise

@@ -146,8 +146,13 @@ class Estimator:
             step_tokens,
             step_seconds,
             step_seconds * work.steps + looking + answering,
-            saved_bytes(probe.sizes, merged=work.merged) + RECORDS,
+            saved_bytes(probe.sizes, merged=work.merged) + work.checkpoints * self._checkpoint() + RECORDS,
         )
+
+    def _checkpoint(self) -> int:
+        """Bytes of one."""
+        parts = held(self.probe.sizes, self.precision)
+        return parts["optimizer"] + self.probe.sizes.trained * _bytes(self.precision.weights)
 
     def _holes(self, tokens: int) -> int:
         if self.probe.forward.device.type == "cuda":

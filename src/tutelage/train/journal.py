@@ -16,7 +16,8 @@ def write_down(step: Step, run: Run, screen: Screen, *, device: torch.device, to
     """A line of `metrics.jsonl`, and a note where something happened; the tokens computed at once from here on."""
     run.append("metrics.jsonl", [{**asdict(step), "peak_memory_bytes": peak_memory_bytes(device)}])
     if step.skipped:
-        screen.say(f"note    step {step.step} skipped: loss {step.loss}, gradient {step.grad_norm}")
+        why = f"loss {step.loss}, gradient {step.grad_norm}" if step.tokens else "its rows are passed over"
+        screen.say(f"note    step {step.step} skipped: {why}")
     if step.token_budget is None or step.token_budget == token_budget:
         return token_budget
     screen.say(

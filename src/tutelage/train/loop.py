@@ -10,9 +10,12 @@ optimizer step; whoever calls it logs, evaluates and saves between steps.
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,20 +27,24 @@ from tutelage.seeds import derive
 from tutelage.train.guard import Guard, check_gradients
 from tutelage.train.memory import give_back_memory, is_out_of_memory
 from tutelage.train.optimizer import FusedAdamW
+from tutelage.train.ranks import ALONE, Ranks
 from tutelage.types import Origin
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A global batch, cut into micro-batches."""
+    """A global batch, cut into micro-batches: those of this process."""
 
     step: int
     micro_batches: Sequence[MicroBatch]
+    """None where the step is passed over."""
     rows: Sequence[Origin]
     seed: int
     """Decides this step's dropout."""
     cut: Callable[[int], Sequence[MicroBatch]] | None = None
     """The same examples in micro-batches of at most so many tokens, for when memory runs out."""
+    weight: float | None = None
+    """Of the whole global batch; None where all of it is here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +63,16 @@ class Step:
     supervised_tokens: int
     seconds: float
     skipped: bool
+    """Nothing was changed: the step was not sound, or was passed over."""
+    rows: str
+    """Digest of the rows in their order."""
     token_budget: int | None = None
     """Tokens computed at once since memory ran out; None while it has not."""
+
+    @staticmethod
+    def passed_over(group: Group) -> Step:
+        """A step whose rows are left out."""
+        return Step(group.step, math.nan, math.nan, 0.0, 0, 0, 0, 0.0, skipped=True, rows=digest(group.rows))
 
 
 def steps(
@@ -70,74 +85,107 @@ def steps(
     rate: Callable[[int], float],
     max_grad_norm: float,
     guard: Guard,
+    budget: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Step]:
     """Run the groups, one optimizer step each. Where memory runs out, the step is made again in smaller pieces.
 
+    `budget` is the number of tokens computed at once where memory ran out before.
+
     Raises:
         ModelError: model/no-gradient, after the first backward pass.
-        DivergedError: train/diverged, after ten steps in a row that are not finite.
+        DivergedError: train/diverged, after too many steps that are not sound.
+        RollBack: a step is not sound, and the run shall go back.
         MemoryError, RuntimeError: memory ran out, and a single example does not fit.
     """
     forward.model.train()
-    budget = None
     for group in groups:
+        if not group.micro_batches:
+            yield Step.passed_over(group)
+            continue
         started = time.perf_counter()
+        ranks.pulse.begin(group.step)
         batches = group.micro_batches if budget is None or group.cut is None else group.cut(budget)
-        total_weight = sum(float(batch.weights.sum(dtype="float64")) for batch in batches)
-        while isinstance(losses := _gradients(forward, objective, group, batches, total_weight, optimizer), int):
-            assert group.cut is not None
-            budget = losses // 2 if budget is None else min(budget, losses) // 2
-            batches = group.cut(budget)
+        total_weight = group.weight or sum(float(batch.weights.sum(dtype="float64")) for batch in batches)
+        work = _Work(forward, objective, group, total_weight, optimizer, ranks)
+        batches, budget = work.made(batches, budget)
         if group.step == 1:
-            check_gradients(parameters)
+            check_gradients(parameters, ranks)
         learning_rate = rate(group.step)
         # Nothing is asked of the device before its step is under way: the optimizer itself leaves out unsound ones.
-        facts = torch.stack([*losses, optimizer.norm().float()])
-        optimizer.step(learning_rate, norm=facts[-1], clip=max_grad_norm, sound=facts.isfinite().all())
-        *sums, norm = facts.tolist()
+        facts = torch.stack([*ranks.each(work.losses), optimizer.norm().float()])
+        sound = facts.isfinite().all() & (facts[:-1].sum() <= guard.ceiling * total_weight)
+        optimizer.step(learning_rate, norm=facts[-1], clip=max_grad_norm, sound=sound)
+        *sums, norm, made = [*facts.tolist(), bool(sound)]
         mean = sum(sums) / total_weight
-        sound = guard.step_is_sound(mean, norm, group.rows)
+        guard.judge(group.step, mean, norm, group.rows, made=made)
+        counts = ranks.add([(b.tokens, b.computed_tokens, b.supervised_tokens) for b in batches if b.supervised_tokens])
         yield Step(
             step=group.step,
             loss=mean,
             grad_norm=norm,
             learning_rate=learning_rate,
-            tokens=sum(batch.tokens for batch in batches),
-            computed_tokens=sum(batch.computed_tokens for batch in batches),
-            supervised_tokens=sum(batch.supervised_tokens for batch in batches),
+            tokens=counts[0],
+            computed_tokens=counts[1],
+            supervised_tokens=counts[2],
             seconds=time.perf_counter() - started,
-            skipped=not sound,
+            skipped=not made,
+            rows=digest(group.rows),
             token_budget=budget,
         )
         forward.model.train()
 
 
-def _gradients(
-    forward: Forward,
-    objective: Objective,
-    group: Group,
-    batches: Sequence[MicroBatch],
-    total_weight: float,
-    optimizer: FusedAdamW,
-) -> list[Tensor] | int:
-    """Gather the gradient of the global batch; the losses of its micro-batches, or the size of one too large."""
-    optimizer.zero_grad()
-    if forward.draw is not None:
-        forward.draw.seed = derive(group.seed, "dropout", group.step)
-    losses: list[Tensor] = []
-    try:
-        for index, batch in enumerate(batches):
-            torch.manual_seed(derive(group.seed, "functions", group.step, index))  # For draws that are not ours.
-            loss = objective(forward, batch)
-            (loss.sum / total_weight).backward()
-            losses.append(loss.sum.detach().float())
-        return losses
-    except (MemoryError, RuntimeError) as error:
-        failed = batches[len(losses)]
-        alone = len(set(failed.owners.tolist())) <= 1
-        if alone or group.cut is None or not is_out_of_memory(error):
-            raise
-    # Outside of the handler, which holds on to everything that the failed pass had made.
-    optimizer.zero_grad()
-    give_back_memory()
-    return failed.computed_tokens
+def digest(rows: Sequence[Origin]) -> str:
+    """Of the rows in their order, by which two runs are compared step by step."""
+    named = "\n".join(f"{Path(row.file).name}:{row.line}" for row in rows)  # Wherever the files lie.
+    return hashlib.blake2b(named.encode(), digest_size=8).hexdigest()
+
+
+@dataclass(slots=True)
+class _Work:
+    """What this process computes of one global batch."""
+
+    forward: Forward
+    objective: Objective
+    group: Group
+    total_weight: float
+    optimizer: FusedAdamW
+    ranks: Ranks
+    losses: list[Tensor] = field(default_factory=list)
+    """Of the micro-batches."""
+
+    def made(self, batches: Sequence[MicroBatch], budget: int | None) -> tuple[Sequence[MicroBatch], int | None]:
+        """Gather the gradient of the whole global batch; what fitted into memory everywhere, and its token budget."""
+        while failed := self.ranks.largest(self.failed_with(batches)):
+            assert self.group.cut is not None
+            budget = failed // 2 if budget is None else min(budget, failed) // 2
+            batches = self.group.cut(budget)
+        self.optimizer.gather()
+        return batches, budget
+
+    def failed_with(self, batches: Sequence[MicroBatch]) -> int:
+        """Gather their gradient; 0, or the size of one that memory is too small for."""
+        group, ranks = self.group, self.ranks
+        self.optimizer.zero_grad()
+        if self.forward.draw is not None:
+            self.forward.draw.seed = derive(group.seed, "dropout", group.step)
+        self.losses = []
+        try:
+            for index, batch in enumerate(batches):
+                # For draws that are not ours; no two micro-batches of a step have the same.
+                torch.manual_seed(derive(group.seed, "functions", group.step, index * ranks.world + ranks.rank))
+                loss = self.objective(self.forward, batch)
+                (loss.sum / self.total_weight).backward()
+                self.losses.append(loss.sum.detach().float())
+                ranks.pulse.beat()
+            return 0
+        except (MemoryError, RuntimeError) as error:
+            failed = batches[len(self.losses)]
+            alone = len(set(failed.owners.tolist())) <= 1
+            if alone or group.cut is None or not is_out_of_memory(error):
+                raise
+        # Outside of the handler, which holds on to everything that the failed pass had made.
+        self.optimizer.zero_grad()
+        give_back_memory()
+        return failed.computed_tokens

@@ -90,7 +90,13 @@ def memory_limit(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device)
-    return memory_in_use(device) + min(_machine_leaves(), *_groups_leave())
+    return memory_in_use(device) + min(_machine_leaves(), *_groups_leave()) // _processes_here()
+
+
+def _processes_here() -> int:
+    """How many processes of the run share this machine's memory."""
+    said = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(said)) if said.isdigit() else 1
 
 
 def _machine_leaves() -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,22 @@ class _Update:
     """1.0 where nothing may change, 0.0 otherwise."""
 
 
+class Gathering(Protocol):
+    """How the gradients of several processes become one."""
+
+    def gather(self) -> None:
+        """Make each gradient that of the whole global batch; called once, after the last backward pass."""
+        ...
+
+    def forget(self) -> None:
+        """Free what is held of gradients beside the parameters."""
+        ...
+
+    def norm(self) -> Tensor:
+        """The length of the gradient over all parameters."""
+        ...
+
+
 class FusedAdamW:
     """One step of AdamW (Loshchilov and Hutter 2019) for all parameters."""
 
@@ -67,15 +84,26 @@ class FusedAdamW:
         self.slots = slots
         self.made = 0
         """Calls of `step`, by which the random rounding is keyed."""
+        self.gathering: Gathering | None = None
+        """None where there is one process."""
         self._betas, self._eps, self._seed = betas, eps, seed
 
     def zero_grad(self) -> None:
         """Free the gradients."""
         for slot in self.slots:
             slot.parameter.grad = None
+        if self.gathering is not None:
+            self.gathering.forget()
+
+    def gather(self) -> None:
+        """Make the gradients those of the whole global batch, whichever process computed them."""
+        if self.gathering is not None:
+            self.gathering.gather()
 
     def norm(self) -> Tensor:
         """The length of the gradient over all parameters, as a tensor on the device."""
+        if self.gathering is not None:
+            return self.gathering.norm()
         return gradient_norm([slot.parameter.grad for slot in self.slots if slot.parameter.grad is not None])
 
     @torch.no_grad()

@@ -27,6 +27,7 @@ from tutelage.data.batch import MicroBatch
 from tutelage.models.adapters import adapt, base_of, trainable
 from tutelage.models.checkpointing import Kind, checkpoint
 from tutelage.models.dropout import make_stateless
+from tutelage.models.foreign import code_allowed
 from tutelage.models.forward import Forward, prove
 from tutelage.models.load import quiet_transformers
 from tutelage.models.location import Location
@@ -240,7 +241,8 @@ def config_of(location: Location) -> PreTrainedConfig:
     quiet_transformers()
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(location.path, **location.arguments())
+    with code_allowed(location.trusted):
+        return AutoConfig.from_pretrained(location.path, **location.arguments())
 
 
 def sizes_of(config: PreTrainedConfig, adapter: Lora | Full) -> Sizes:
@@ -264,7 +266,9 @@ def _built(config: PreTrainedConfig, format: str = "float32") -> PreTrainedModel
     from transformers import AutoModelForCausalLM
 
     config.use_cache = False
-    return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, format))
+    own = type(config).__module__.startswith("transformers_modules")  # Loaded from a folder that the recipe trusts.
+    with code_allowed(own):
+        return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, format), trust_remote_code=own)
 
 
 def _with_layers(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:

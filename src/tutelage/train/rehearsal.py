@@ -7,7 +7,6 @@ end of the run writes is written and removed. Weights, random numbers and the ru
 
 from __future__ import annotations
 
-import errno
 import shutil
 import tempfile
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tutelage import files
 from tutelage.data.batch import MicroBatch
 from tutelage.errors import MachineError, Problem
 from tutelage.models.forward import Forward
@@ -164,12 +164,9 @@ def refuse_full_disk(folder: Path, needed: int) -> None:
     Raises:
         MachineError: machine/disk-full, with both figures.
     """
-    nearest = folder.absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
-    free = shutil.disk_usage(nearest).free
+    free = files.free_bytes(folder)
     if free < needed:
-        raise _full(folder, f"{free / 1e9:.1f} GB are free, the run will write {needed / 1e9:.1f} GB")
+        raise _full(folder, f"{free / 1e6:,.1f} MB are free, the run will write {needed / 1e6:,.1f} MB")
 
 
 def _try_saving(save: Callable[[Path], None], folder: Path) -> tuple[int, float]:
@@ -179,9 +176,7 @@ def _try_saving(save: Callable[[Path], None], folder: Path) -> tuple[int, float]
         save(trial)
         return sum(path.stat().st_size for path in trial.rglob("*") if path.is_file()), time.perf_counter() - started
     except Exception as error:
-        # The writer of safetensors raises errors of its own, with the system's words in them.
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left on device" in str(error):
+        if files.is_full(error):
             raise _full(folder, str(error)) from error
         raise
     finally:

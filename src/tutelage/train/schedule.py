@@ -29,3 +29,8 @@ def warmup_steps(steps: int, schedule: Schedule) -> int:
     if isinstance(schedule.warmup, int):
         return min(schedule.warmup, steps)
     return round(schedule.warmup * steps)
+
+
+def evaluation_points(steps: int, points: int) -> set[int]:
+    """Steps after which the held-out loss is measured during training; the last step is measured anyway."""
+    return {round(steps * k / (points + 1)) for k in range(1, points + 1)} - {0, steps}

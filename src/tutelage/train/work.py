@@ -35,6 +35,8 @@ class Work:
     """Of a row's own answer, in the mean."""
     merged: bool
     """Whether the adapter is also saved merged."""
+    checkpoints: int = 0
+    """How many lie on the disk at once, at most."""
 
     @property
     def longest(self) -> int:

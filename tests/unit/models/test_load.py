@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tutelage.cache import cache_folder
-from tutelage.errors import ModelError, RecipeError
+from tutelage.errors import RecipeError, TutelageError
 from tutelage.models import gguf
 from tutelage.models.gguf import convert_gguf
 from tutelage.models.load import load_model
@@ -22,7 +22,7 @@ from tutelage.recipe import ModelOptions
 
 def refused(code: str, call, *arguments) -> str:
     """The text of the error with this code that the call raises."""
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(TutelageError) as caught:
         call(*arguments)
     assert caught.value.code == code
     return str(caught.value)
@@ -41,17 +41,16 @@ def test_what_is_not_there_is_missing(path):
 
 def test_names_become_locations(model):
     assert locate(str(model)) == Location(str(model))
-    assert locate("owner/name", "v1") == Location("owner/name", revision="v1")
     gguf = model / "weights.gguf"
     gguf.write_bytes(b"GGUF")
     assert locate(str(gguf)) == Location(str(model), gguf_file="weights.gguf")
-    assert locate("owner/name").arguments() == {"trust_remote_code": False}
+    assert locate(str(model)).arguments() == {"trust_remote_code": False, "local_files_only": True}
     with pytest.raises(RecipeError):
         locate(str(model), "v1")
 
 
 def test_a_hub_id_that_the_hub_does_not_give():
-    said = refused("model/missing", load_tokenizer, locate("no-such-owner/no-such-model"))
+    said = refused("model/missing", locate, "no-such-owner/no-such-model")
     assert "no-such-owner/no-such-model" in said
 
 
@@ -81,7 +80,7 @@ def test_code_in_a_model_folder_is_never_run(model, tmp_path, known):
         assert type(load_model(location)).__module__.startswith("transformers.")
         load_tokenizer(location)
     else:
-        assert "own.M" in refused("model/remote-code", locate, str(model))
+        assert "own.M" in refused("security/remote-code", locate, str(model))
     assert not ran.exists()
 
 
@@ -93,7 +92,7 @@ def test_a_broken_config(model):
 def test_torn_weights(model):
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    assert "weights" in refused("model/unreadable", load_model, locate(str(model)))
+    assert "weights" in refused("model/bad-weights", locate, str(model))
 
 
 def test_a_missing_tokenizer(model):

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from madeup import HOSTILE, RECIPE, SENTENCE, make_run, result, write_json, write_lines
 
 from tutelage.errors import MachineError, RecipeError
-from tutelage.report import page
 from tutelage.report.page import write
 from tutelage.report.text import visible
 
@@ -259,7 +258,7 @@ def test_a_failed_write_keeps_the_old_page(run: Path, monkeypatch: pytest.Monkey
     def refuse(source: object, target: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(page.os, "replace", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(MachineError) as refused:
         write(run)
     assert refused.value.code == "machine/read-only"
@@ -272,7 +271,7 @@ def test_a_full_disk_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(page.os, "fsync", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(MachineError) as refused:
         write(run)
     assert refused.value.code == "machine/disk-full"

@@ -13,6 +13,7 @@ A part is written under another name, synced and renamed, so that one that has i
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -163,6 +164,13 @@ class Store:
     def array(self, name: str) -> NDArray[Any] | None:
         """An array that was written at the end, or None."""
         return self._arrays.get(name)
+
+    def digest(self) -> str:
+        """Of the tokens and of which are trained; stores of the same content have the same, whatever made them."""
+        whole = hashlib.sha256()
+        for array in (self.lengths, self._prompts, self._first_span, self._spans, *self._tokens):
+            whole.update(np.ascontiguousarray(array).data)
+        return whole.hexdigest()
 
     def bytes_on_disk(self) -> int:
         """What the store takes."""

@@ -7,22 +7,22 @@ store is built; change the learning rate and this one is used. A building that w
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from tutelage import files
 from tutelage.cache import cache_folder
 from tutelage.data.store import Store, size_of
-from tutelage.errors import MachineError, Problem, TutelageError
+from tutelage.errors import TutelageError
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 """Names of stores; whatever else lies in the folder is not ours."""
@@ -120,17 +120,6 @@ class Shelf:
                     _remove(path)
                     total -= sizes[path]
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn what the file system says into an error with a fix."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                code, what = "machine/disk-full", "the disk of the token store is full"
-            elif error.filename and Path(str(error.filename)).is_relative_to(self.folder):
-                code, what = "machine/read-only", "the folder of the token store cannot be written"
-            else:
-                raise
-            fix = "name another folder, as in data.store=A/FOLDER/YOU/OWN"
-            raise MachineError(Problem(code, what, str(self.folder), found=str(error.strerror), fix=fix)) from error
+    def _explained(self) -> AbstractContextManager[None]:
+        fix = "name another folder, as in data.store=A/FOLDER/YOU/OWN"
+        return files.explained(self.folder, fix, only_inside=True)

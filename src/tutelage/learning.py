@@ -1,0 +1,291 @@
+"""The optimizer steps of a run, and what happens between two of them: notes, measurements, checkpoints, signals.
+
+A run that was broken off goes on after its newest checkpoint that verifies; so does one that a step sent back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tutelage import assemble
+from tutelage.assemble import Prepared
+from tutelage.checkpoints import Checkpoint
+from tutelage.errors import ModelError, Problem
+from tutelage.runs import Run
+from tutelage.screen import Advance, Screen
+from tutelage.signals import SIGNALS, StopRequested
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tutelage.evaluate.measure import Measure
+    from tutelage.models.forward import Forward
+    from tutelage.models.precision import Precision
+    from tutelage.train.guard import Guard, RollBack
+    from tutelage.train.joint import JointSaver
+    from tutelage.train.loop import Step
+    from tutelage.train.optimizer import FusedAdamW
+    from tutelage.train.ranks import Ranks
+    from tutelage.train.sharding import Shards
+    from tutelage.train.state import Position
+
+
+@dataclass(slots=True)
+class Learning:
+    """The part of a run in which weights change."""
+
+    prepared: Prepared
+    folder: Run
+    screen: Screen
+    measure: Measure
+    forward: Forward
+    parameters: dict[str, nn.Parameter]
+    optimizer: FusedAdamW
+    guard: Guard
+    saver: JointSaver
+    ranks: Ranks
+    shards: Shards | None = None
+    """What this process holds, where the model is divided."""
+    token_budget: int = 2048
+    """Tokens computed at once; less after memory ran out."""
+    reduced: int | None = None
+    """The same, where memory ran out."""
+    done: int = 0
+    """Steps that were made."""
+    points: set[int] = field(default_factory=set)
+    """Steps after which the held-out loss is measured."""
+    losses: dict[int, float] = field(default_factory=dict)
+    """What was measured at those."""
+    look_around: Callable[[], None] = lambda: None
+    """Called after each step."""
+    kept: int | None = None
+    """The last step that was saved or restored."""
+
+    @staticmethod
+    def begin(
+        prepared: Prepared,
+        folder: Run,
+        screen: Screen,
+        measure: Measure,
+        forward: Forward,
+        parameters: dict[str, nn.Parameter],
+        precision: Precision,
+        run: str,
+        ranks: Ranks,
+        shards: Shards | None = None,
+    ) -> Learning:
+        """Before its first step."""
+        from tutelage.train.guard import Guard
+        from tutelage.train.joint import JointSaver
+        from tutelage.train.optimizer import build_optimizer
+        from tutelage.train.schedule import evaluation_points
+        from tutelage.train.sharding import Replicas
+
+        recipe = prepared.recipe
+        optimizer = build_optimizer(parameters, recipe.train, precision)
+        if not ranks.alone:
+            optimizer.gathering = shards or Replicas(ranks, parameters)
+        saver = JointSaver(
+            folder.checkpoints,
+            run,
+            parameters,
+            optimizer,
+            keep=recipe.checkpoint.keep,
+            wait_seconds=recipe.checkpoint.wait,
+            say=screen.say,
+            before_commit=folder.sync_journals,
+            ranks=ranks,
+            shards=shards,
+        )
+        guard = Guard(recipe.guard, go_on_from=saver.where)
+        points = evaluation_points(prepared.steps, recipe.evaluate.points) if prepared.heldout else set()
+        parts = (prepared, folder, screen, measure, forward, parameters, optimizer, guard, saver, ranks, shards)
+        return Learning(*parts, points=points)
+
+    def go_on(self) -> None:
+        """Take up the run where its newest verified checkpoint left it; without one, at the beginning."""
+        if self._restore():
+            total, last = self.prepared.steps, self.saver.last
+            self.screen.say(f"resume  after step {self.done:,} of {total:,}, from {last.folder if last else 'rank 0'}")
+        self.folder.cut_back(self.done)
+        written = self.folder.read_lines("evaluations.jsonl")
+        known = {
+            int(line["step"]): float(line["nll"]) for line in written if line["step"] in self.points and line["nll"]
+        }
+        self.losses = {int(step): loss for step, loss in self.ranks.broadcast(list(known.items()))}
+        if self.done < self.prepared.steps:
+            self.saver.refuse_without_room()
+
+    def run(self) -> None:
+        """Make the steps that are left.
+
+        Raises:
+            StopRequested: after a checkpoint was written.
+            TutelageError: what went wrong.
+        """
+        from tutelage.train.guard import RollBack
+
+        with SIGNALS.held(), self.screen.stage("training", self.prepared.steps) as advance:
+            self._between()
+            if self.done:
+                advance(self.done)
+            while self.done < self.prepared.steps:
+                try:
+                    for step in self._steps():
+                        self._note(step, advance)
+                        self._between()
+                except RollBack as back:
+                    self._go_back(back, advance)
+        self.saver.finish()
+
+    def _steps(self) -> Iterator[Step]:
+        from tutelage.objectives.nll import nll
+        from tutelage.train.loop import steps
+        from tutelage.train.schedule import learning_rate
+
+        recipe, total = self.prepared.recipe, self.prepared.steps
+        groups = assemble.groups(
+            self.prepared,
+            token_budget=self.token_budget,
+            share=self.forward.share,
+            after=self.done,
+            passed_over=self.guard.passed_over,
+            ranks=self.ranks,
+            lockstep=self.shards is not None,
+        )
+        return steps(
+            self.forward,
+            nll,
+            groups,
+            self.optimizer,
+            parameters=self.parameters,
+            rate=lambda step: learning_rate(
+                step, steps=total, peak=recipe.learning_rate, schedule=recipe.train.schedule
+            ),
+            max_grad_norm=recipe.train.max_grad_norm,
+            guard=self.guard,
+            budget=self.reduced,
+            ranks=self.ranks,
+        )
+
+    def _note(self, step: Step, advance: Advance) -> None:
+        from tutelage.train.journal import write_down
+
+        self.token_budget = write_down(
+            step, self.folder, self.screen, device=self.forward.device, token_budget=self.token_budget
+        )
+        self.done, self.reduced = step.step, step.token_budget
+        speed = f"{step.tokens / step.seconds:,.0f} tokens/s" if step.seconds else "passed over"
+        advance(1, note=f"loss {step.loss:.3f}  {speed}")
+        self.look_around()
+
+    def _between(self) -> None:
+        """What is due after the last step."""
+        options, step = self.prepared.recipe.checkpoint, self.done
+        stop, known = self._stop(), step in self.losses
+        if step in self.points and not known and not stop:
+            self._measure(step)
+            stop = self._stop()
+        # A save that a signal asked for came before the measurement; it is made again with it.
+        told = not known and step in self.losses
+        due = step % options.every == 0 or step in self.points or step == self.prepared.steps
+        first = step == 0 and self.guard.goes_back
+        if (self.kept != step or told) and (first or (step > 0 and (due or stop))):
+            self._save(step)
+        if stop:
+            self.saver.finish()
+            names = self.ranks.gather(SIGNALS.requested)
+            raise StopRequested(next(name for name in names if name is not None))
+
+    def _stop(self) -> bool:
+        """Whether the run was asked to stop, on any process.
+
+        Raises:
+            TutelageError: a checkpoint could not be saved.
+        """
+        said = self.ranks.agree({"stop": SIGNALS.requested is not None, "broken": self.saver.broken})
+        if said["broken"]:
+            self.ranks.together(self.saver.check)
+        return bool(said["stop"])
+
+    def _measure(self, step: int) -> None:
+        # Several processes share a measurement, which one of them cannot leave.
+        interruptible = SIGNALS.released() if self.ranks.alone else nullcontext()
+        try:
+            with self.ranks.pulse.during("evaluating"), interruptible:
+                loss = self.measure.loss(self.forward, f"step {step}", step=step, token_budget=self.token_budget)
+        except StopRequested:
+            return  # The step is saved first; the measurement is made when the run goes on.
+        finally:
+            if self.shards is not None:
+                self.shards.give_back()
+        self.losses[step] = loss.nll
+
+    def _save(self, step: int) -> None:
+        from tutelage.train.state import Position
+
+        facts = {"healthy": self.guard.in_a_row == 0, "heldout_nll": self.losses.get(step)}
+        broken = self.saver.save(Position(step, self.reduced, self.guard.state()), facts)
+        if broken is not None:
+            self.guard.refuse_state(step, broken)
+        self.kept = step
+
+    def _go_back(self, back: RollBack, advance: Advance) -> None:
+        """To the last checkpoint after sound steps; the step that sent the run back is passed over from now on."""
+        self.saver.finish()
+        self.guard.passed_over.append(back.step)
+        was = self.done
+        found = self._restore(healthy=True)
+        assert found, "bug: nothing to go back to"
+        if self.ranks.first:
+            self.folder.checkpoints.remove_after(self.done)
+        self.folder.cut_back(self.done)
+        self.losses = {step: loss for step, loss in self.losses.items() if step <= self.done}
+        advance(self.done - was)
+        self.screen.say(
+            f"note    step {back.step} is not sound ({back}); back to step {self.done}, and its rows are passed over"
+        )
+
+    def _restore(self, *, healthy: bool = False) -> bool:
+        """Stand where the newest verified checkpoint stands; False where there is none."""
+        found = self.ranks.only_first(partial(self._newest, healthy=healthy))
+        position = self.saver.restored(found)
+        if position is None:
+            return False
+        self.saver.last, self.kept = found, position.step
+        self._stand_at(position)
+        return True
+
+    def _newest(self, *, healthy: bool) -> Checkpoint | None:
+        """The checkpoint to go on from.
+
+        Raises:
+            ModelError: checkpoint/none, when there were some and none is whole.
+        """
+        broken: list[tuple[Path, str]] = []
+        checkpoints = self.folder.checkpoints
+        found = checkpoints.newest(self.saver.run, lambda *what: broken.append(what), healthy=healthy)
+        for folder, reason in broken:
+            self.screen.say(f"note    a checkpoint is not whole and was put aside as {folder.name}: {reason}")
+        if found is None and (aside := checkpoints.put_aside()):
+            raise ModelError(
+                Problem(
+                    "checkpoint/none",
+                    "none of the run's checkpoints is whole",
+                    where=str(checkpoints.folder),
+                    found="; ".join(f"{folder.name}: {reason}" for folder, reason in aside),
+                    fix="bring one back from elsewhere, or begin another run with output=runs/NAME; without the "
+                    "folders that were put aside this one begins again",
+                )
+            )
+        return found
+
+    def _stand_at(self, position: Position) -> None:
+        self.done, self.reduced = position.step, position.token_budget
+        self.token_budget = min(self.token_budget, position.token_budget or self.token_budget)
+        self.guard.load_state(position.guard)

@@ -1,0 +1,33 @@
+"""`track/NAME.json`: how far a tracker has been told, written whole, so that another follower can go on from there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+
+from tutelage.runs import Run
+
+
+@dataclass(slots=True)
+class Note:
+    """What one tracker holds for certain."""
+
+    sent: dict[str, int] = field(default_factory=dict)
+    """The last step of each stream."""
+    status: str | None = None
+    """How the run ended, as the tracker was told."""
+    remote: str | None = None
+    """What the tracker calls the run, where it chose that itself."""
+    follower: int | None = None
+    """The process that is telling it."""
+    error: str | None = None
+    """What went wrong last, while it is not mended."""
+
+    @classmethod
+    def read(cls, run: Run, name: str) -> Note:
+        """The note, or an empty one."""
+        stored = run.read_json(f"track/{name}.json") or {}
+        return cls(**{f.name: stored[f.name] for f in fields(cls) if f.name in stored})
+
+    def write(self, run: Run, name: str) -> None:
+        """Replace the note."""
+        Run(run.folder / "track").write_json(f"{name}.json", asdict(self))
