@@ -159,7 +159,7 @@ def groups(
         cut = partial(micro_batches_of_rank, examples, share=share, rank=rank, world=world, lockstep=lockstep)
         origins = [example.origin for example in examples]
         batches = [] if step in passed_over else cut(token_budget)
-        weight = None if world == 1 else sum(float(example.weights.sum(dtype=np.float64)) for example in examples)
+        weight = 0.0 if step in passed_over else sum(float(one.weights.sum(dtype=np.float64)) for one in examples)
         # Divided layers meet in each micro-batch, so one process cannot cut anew by itself.
         yield Group(step, batches, origins, prepared.recipe.train.seed, None if lockstep else cut, weight)
 

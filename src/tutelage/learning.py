@@ -283,6 +283,7 @@ class Learning:
                     "folders that were put aside this one begins again",
                 )
             )
+        checkpoints.retain(self.saver.keep)  # A process that ended after a commit had no time for it.
         return found
 
     def _stand_at(self, position: Position) -> None:

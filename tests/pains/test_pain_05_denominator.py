@@ -48,6 +48,9 @@ class Record:
         for parameter in self.parameters:
             parameter.grad = None
 
+    def gather(self):
+        """All of the batch is here."""
+
     def norm(self):
         return torch.stack([p.grad.norm() for p in self.parameters]).norm()
 

@@ -13,31 +13,29 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from tutelage.data.forest import trees_of_one
-from tutelage.models.attention import UNCHECKED, Backend, Layout, attend_segments
+from tutelage.models.attention import Layout, attend_segments
 
 
 class SlotCache:
     """Keys and values by layer and slot."""
 
-    def __init__(self, slots: int, capacity: int, backends: tuple[Backend, ...] = UNCHECKED) -> None:
+    def __init__(self, slots: int, capacity: int) -> None:
         self.slots = slots
-        self.backends = backends
         self.capacity = capacity
         self.lengths = [0] * slots
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
-        self._admitted: list[tuple[int, int]] = []
+        self._admitted: list[tuple[int, Tensor]] = []
         self._layout = Layout((), ())
         self._active = 0
         self._mask: Tensor | None = None
 
-    def admit(self, lengths: Sequence[int], slots: Sequence[int]) -> None:
-        """The next forward pass computes whole prompts of these lengths into these slots."""
-        self._admitted = list(zip(slots, lengths, strict=True))
-        self._layout = Layout(trees_of_one(lengths), self.backends)
-        for slot, length in self._admitted:
-            self.lengths[slot] = length
+    def admit(self, layout: Layout, paths: Sequence[Tensor], slots: Sequence[int]) -> None:
+        """The next forward pass computes prompts into these slots; `paths` says where the tokens of each stand."""
+        self._admitted = list(zip(slots, paths, strict=True))
+        self._layout = layout
+        for slot, path in self._admitted:
+            self.lengths[slot] = len(path)
 
     def advance(self, active: int, device: torch.device) -> None:
         """The next forward pass computes one token for each of the first `active` slots."""
@@ -49,9 +47,9 @@ class SlotCache:
         self._at = lengths - 1
         self._mask = (torch.arange(longest, device=device) < lengths[:, None])[:, None, None, :]
 
-    def move(self, source: int, target: int) -> None:
-        """Copy a slot over another one."""
-        length = self.lengths[target] = self.lengths[source]
+    def copy(self, source: int, target: int, length: int | None = None) -> None:
+        """Copy a slot, or its first `length` tokens, over another one."""
+        length = self.lengths[target] = self.lengths[source] if length is None else length
         for store in (*self._keys.values(), *self._values.values()):
             store[target, :, :length] = store[source, :, :length]
 
@@ -62,11 +60,9 @@ class SlotCache:
             self._keys[layer], self._values[layer] = k.new_zeros(shape), v.new_zeros((*shape[:3], v.shape[3]))
         keys, values = self._keys[layer], self._values[layer]
         if self._admitted:
-            start = 0
-            for slot, length in self._admitted:
-                keys[slot, :, :length] = k[0, :, start : start + length]
-                values[slot, :, :length] = v[0, :, start : start + length]
-                start += length
+            for slot, path in self._admitted:
+                keys[slot, :, : len(path)] = k[0].index_select(1, path)
+                values[slot, :, : len(path)] = v[0].index_select(1, path)
             return attend_segments(q, k, v, self._layout, scale=scale, window=window)
         mask = self._mask
         if mask is not None and window is not None:

@@ -1,164 +1,225 @@
-"""Greedy answers to many prompts at once, without padding; a finished row makes room for the next prompt.
+"""Answers to many prompts at once, without padding; a finished row makes room for the next prompt.
 
-Prompts are computed as flat rows, as in training; then each decoding step computes one token for every row in
-flight. A model that cannot run that way answers one prompt at a time through `transformers`.
+Prompts are computed as flat rows, as in training, as many together as a budget of tokens allows; then each decoding
+step computes one token for every row in flight. Several answers to one prompt go on from the one time that it was
+computed. A model that cannot run that way answers one prompt at a time through `transformers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from tutelage.generate.alone import write_alone
 from tutelage.generate.cache import SlotCache
-from tutelage.models.adapters import base_of
+from tutelage.generate.generation import Generation, Progress
+from tutelage.generate.prompts import lay_out
+from tutelage.generate.sampling import GREEDY, Sampling
+from tutelage.generate.stops import Decodes, Stops
+from tutelage.generate.work import Draft, Work, Written, room, rooms
 from tutelage.models.forward import Forward
 
+__all__ = ["CACHE_TOKENS", "IN_FLIGHT", "TOKEN_BUDGET", "Answer", "generate", "room", "stream"]
+
+Answer = Generation
+"""What a model answered, as the evaluation calls it."""
+
 IN_FLIGHT = 64
+"""Answers written at once."""
+TOKEN_BUDGET = 4096
+"""Tokens of prompts computed at once; a longer prompt is computed alone."""
+CACHE_TOKENS = 1 << 16
+"""Tokens whose keys and values are held at once; where prompts are long, fewer answers are in flight."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the model wrote after a prompt, the stop token left out."""
-
-    input_ids: tuple[int, ...]
-    stopped: bool
-    """Whether it stopped by itself, before the limit."""
-
-
-@dataclass(slots=True)
-class _Row:
-    index: int
-    ids: list[int]
-    limit: int
-
-
+@torch.no_grad()
 def generate(
     forward: Forward,
     prompts: Sequence[Sequence[int]],
     *,
     stop_ids: Collection[int],
     max_new_tokens: int,
+    stop: Sequence[str] = (),
+    tokenizer: Decodes | None = None,
+    sampling: Sampling = GREEDY,
+    rows: Sequence[object] | None = None,
     in_flight: int = IN_FLIGHT,
-    progress: Callable[[int], None] = lambda answers: None,
-) -> list[Answer]:
-    """The greedy answer to each prompt."""
-    answers: list[Answer | None] = [None] * len(prompts)
-    for index, answer in _answers(forward, prompts, frozenset(stop_ids), max_new_tokens, in_flight):
-        answers[index] = answer
+    token_budget: int = TOKEN_BUDGET,
+    cache_tokens: int = CACHE_TOKENS,
+    progress: Progress = lambda answers: None,
+    written: Written = lambda prompt, sample, token: None,
+) -> list[Generation]:
+    """`sampling.samples` answers to each prompt: all of the first, then all of the second.
+
+    `rows` names the prompts (by default they are numbered): random draws depend on these names, so that a prompt is
+    answered alike in any company and order. Stop strings need the tokenizer; with it, answers hold their text.
+
+    Raises:
+        DataError: data/bad-row, for a prompt without a token, or longer than the model's positions.
+        RecipeError: recipe/bad-value, for a stop string.
+    """
+    forward.model.eval()
+    names = range(len(prompts)) if rows is None else rows
+    limits = rooms(forward, prompts, [f"prompt {name}" for name in names], max_new_tokens)
+    work = Work(prompts, names, limits, sampling, Stops.of(stop_ids, stop, tokenizer), written)
+    done: list[Generation | None] = [None] * (len(prompts) * sampling.samples)
+    for answer, generation in _answers(forward, work, in_flight, token_budget, cache_tokens):
+        done[answer.prompt * sampling.samples + answer.sample] = generation
         progress(1)
-    return [answer for answer in answers if answer is not None]
-
-
-def room(forward: Forward, prompt: Sequence[int], limit: int) -> int:
-    """How many tokens may follow the prompt: `limit`, or as many as the model has positions for."""
-    positions = getattr(base_of(forward.model).config.get_text_config(), "max_position_embeddings", None)
-    return limit if positions is None else max(1, min(limit, positions - len(prompt) + 1))
+    return [generation for generation in done if generation is not None]
 
 
 @torch.no_grad()
-def stream(forward: Forward, prompt: Sequence[int], *, stop_ids: Collection[int], max_new_tokens: int) -> Iterator[int]:
-    """The greedy answer to one prompt, token by token, the stop token left out."""
+def stream(
+    forward: Forward,
+    prompt: Sequence[int],
+    *,
+    stop_ids: Collection[int],
+    max_new_tokens: int,
+    sampling: Sampling = GREEDY,
+) -> Iterator[int]:
+    """The answer to one prompt, token by token, the stop token left out."""
     forward.model.eval()
-    max_new_tokens = room(forward, prompt, max_new_tokens)
+    limits = [room(forward, prompt, max_new_tokens)]
+    work = Work([prompt], [0], limits, sampling, Stops.of(stop_ids), lambda prompt, sample, token: None)
     if not forward.packed:
-        yield from _by_model(forward, prompt, stop_ids, max_new_tokens)[0]
+        yield from write_alone(forward, work, 0, 0).input_ids
         return
-    cache = SlotCache(1, len(prompt) + max_new_tokens, forward.backends)
-    token = _admit(forward, cache, [prompt], [0])[0]
-    for left in reversed(range(max_new_tokens)):
-        if token in stop_ids:
-            return
-        yield token
-        if left:
-            token = _step(forward, cache, [token])[0]
+    flight = _Flight(forward, work, [0], 1, limits[0] + len(prompt), TOKEN_BUDGET)
+    told = 0
+    for answer, generation in flight.steps():
+        ids = answer.input_ids if generation is None else generation.input_ids
+        yield from ids[told:]
+        told = len(ids)
 
 
-@torch.no_grad()
 def _answers(
-    forward: Forward, prompts: Sequence[Sequence[int]], stop_ids: frozenset[int], limit: int, in_flight: int
-) -> Iterator[tuple[int, Answer]]:
-    forward.model.eval()
+    forward: Forward, work: Work, in_flight: int, token_budget: int, cache_tokens: int
+) -> Iterator[tuple[Draft, Generation]]:
+    """Every answer once, as it is finished."""
     # Longest first: the last rows in flight are short ones, and what is left waits for few.
-    waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    waiting = sorted(range(len(work.prompts)), key=lambda i: len(work.prompts[i]) + work.limits[i])
     if not forward.packed:
-        for index in waiting:
-            ids, stopped = _by_model(forward, prompts[index], stop_ids, room(forward, prompts[index], limit))
-            yield index, Answer(tuple(ids), stopped)
+        for prompt in reversed(waiting):
+            for sample in range(work.sampling.samples):
+                yield work.begin(prompt, sample), write_alone(forward, work, prompt, sample)
         return
-    if not prompts:
-        return
-    slots = min(in_flight, len(prompts))
-    cache = SlotCache(slots, max(map(len, prompts)) + limit, forward.backends)
-    active: list[_Row] = []
-    while waiting or active:
-        new = [waiting.pop() for _ in range(min(len(waiting), slots - len(active)))]
-        if new:
-            first = _admit(forward, cache, [prompts[i] for i in new], range(len(active), len(active) + len(new)))
-            active += [
-                _Row(index, [token], room(forward, prompts[index], limit))
-                for index, token in zip(new, first, strict=True)
-            ]
-        yield from _retire(active, cache, stop_ids)
-        if active and (len(active) == slots or not waiting):
-            tokens = _step(forward, cache, [row.ids[-1] for row in active])
-            for row, token in zip(active, tokens, strict=True):
-                row.ids.append(token)
+    while waiting:
+        capacity = len(work.prompts[waiting[-1]]) + work.limits[waiting[-1]]
+        wanted = min(in_flight, len(waiting) * work.sampling.samples)
+        slots = min(wanted, max(1, cache_tokens // capacity))
+        some = waiting
+        if slots < wanted:
+            # The longest prompts keep the others from flying together, so prompts half as long come later.
+            some = [i for i in waiting if 2 * (len(work.prompts[i]) + work.limits[i]) > capacity]
+        waiting = waiting[: len(waiting) - len(some)]
+        flight = _Flight(forward, work, some, slots, capacity, token_budget)
+        yield from ((answer, generation) for answer, generation in flight.steps() if generation is not None)
 
 
-def _retire(active: list[_Row], cache: SlotCache, stop_ids: frozenset[int]) -> Iterator[tuple[int, Answer]]:
-    """Take finished rows out, the last row moving into each freed slot."""
-    slot = 0
-    while slot < len(active):
-        row = active[slot]
-        stopped = row.ids[-1] in stop_ids
-        if not stopped and len(row.ids) < row.limit:
-            slot += 1
-            continue
-        yield row.index, Answer(tuple(row.ids[:-1] if stopped else row.ids), stopped)
-        last = active.pop()
-        if slot < len(active):
-            cache.move(len(active), slot)
-            active[slot] = last
+@dataclass(slots=True, eq=False)
+class _Prompt:
+    """A prompt whose keys and values are in the slots of its answers."""
+
+    index: int
+    logits: Tensor | None
+    """Of the token that follows it, (vocabulary,); None once each of its answers has begun."""
+    begun: int = 0
+    """How many of its answers are being written, or are written."""
 
 
-def _admit(forward: Forward, cache: SlotCache, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> list[int]:
-    """Compute the prompts into their slots; the first token of each answer."""
-    lengths = [len(prompt) for prompt in prompts]
-    cache.admit(lengths, slots)
-    device = forward.device
-    ids = torch.tensor([id for prompt in prompts for id in prompt], device=device)
-    positions = torch.cat([torch.arange(n, device=device) for n in lengths])
-    hidden = forward.hidden(ids, positions, cache=cache)
-    ends = torch.tensor(lengths, device=device).cumsum(0) - 1
-    return _choose(forward, hidden[ends])
+class _Flight:
+    """Answers in flight; the answer number i of `active` has slot i."""
 
+    def __init__(
+        self, forward: Forward, work: Work, waiting: Sequence[int], slots: int, capacity: int, token_budget: int
+    ) -> None:
+        self.forward, self.work, self.token_budget = forward, work, token_budget
+        self.cache = SlotCache(slots, capacity)
+        self.waiting = list(waiting)
+        self.active: list[tuple[_Prompt, Draft]] = []
 
-def _step(forward: Forward, cache: SlotCache, tokens: Sequence[int]) -> list[int]:
-    """One more token for each row in flight."""
-    positions = torch.tensor(cache.lengths[: len(tokens)], device=forward.device)
-    cache.advance(len(tokens), forward.device)
-    hidden = forward.hidden(torch.tensor(tokens, device=forward.device), positions, cache=cache)
-    return _choose(forward, hidden)
+    def steps(self) -> Iterator[tuple[Draft, Generation | None]]:
+        """After each token of an answer that answer, and what it came to where this was the last one."""
+        while self._fill():
+            begun = [i for i, (_, answer) in enumerate(self.active) if not answer.input_ids]
+            if begun:
+                prompts = [self.active[i][0] for i in begun]
+                logits = torch.stack([prompt.logits for prompt in prompts if prompt.logits is not None])
+                self.work.continue_with(logits, [self.active[i][1] for i in begun])
+                for prompt in prompts:
+                    if prompt.begun == self.work.sampling.samples:
+                        prompt.logits = None
+                yield from self._land(begun)
+            else:
+                self.work.continue_with(self._step(), [answer for _, answer in self.active])
+                yield from self._land(range(len(self.active)))
 
+    def _fill(self) -> bool:
+        """Use the free slots: for answers to prompts that are there, then for new prompts; whether any is used."""
+        free = self.cache.slots - len(self.active)
+        samples = self.work.sampling.samples
+        for slot, (prompt, _) in enumerate(list(self.active)):
+            while free and prompt.begun < samples:
+                self._begin(prompt, slot)
+                free -= 1
+        budget = self.token_budget
+        chosen: list[int] = []
+        while self.waiting and free > 0 and (not chosen or len(self.work.prompts[self.waiting[-1]]) <= budget):
+            chosen.append(self.waiting.pop())
+            budget -= len(self.work.prompts[chosen[-1]])
+            free -= samples
+        if chosen:
+            self._admit(chosen)
+        return bool(self.active)
 
-def _choose(forward: Forward, hidden: Tensor) -> list[int]:
-    assert forward.head is not None
-    return forward.head.logits(hidden).argmax(-1).tolist()
+    def _admit(self, chosen: list[int]) -> None:
+        """Compute the prompts, each into a slot of its own."""
+        row = lay_out(self.forward, [self.work.prompts[index] for index in chosen])
+        first = len(self.active)
+        self.cache.admit(row.layout, row.paths, range(first, first + len(chosen)))
+        hidden = self.forward.hidden(row.input_ids, row.position_ids, cache=self.cache)
+        logits = self._logits(hidden[torch.stack([path[-1] for path in row.paths])])
+        for index, last in zip(chosen, logits, strict=True):
+            self.active.append((_Prompt(index, last, begun=1), self.work.begin(index, 0)))
 
+    def _begin(self, prompt: _Prompt, slot: int) -> None:
+        """Begin the prompt's next answer, in a free slot, from another one that its keys and values are in."""
+        target = len(self.active)
+        self.cache.copy(slot, target, len(self.work.prompts[prompt.index]))
+        self.active.append((prompt, self.work.begin(prompt.index, prompt.begun)))
+        prompt.begun += 1
 
-def _by_model(forward: Forward, prompt: Sequence[int], stop_ids: Collection[int], limit: int) -> tuple[list[int], bool]:
-    model = base_of(forward.model)
-    output = model.generate(
-        torch.tensor([list(prompt)], device=forward.device),
-        max_new_tokens=limit,
-        do_sample=False,
-        eos_token_id=sorted(stop_ids) or None,
-        pad_token_id=min(stop_ids, default=0),
-        use_cache=True,
-    )
-    ids = output[0, len(prompt) :].tolist()
-    stopped = bool(ids) and ids[-1] in stop_ids
-    return (ids[:-1] if stopped else ids), stopped
+    def _step(self) -> Tensor:
+        """Logits of one more token for each answer in flight."""
+        device = self.forward.device
+        lengths = self.cache.lengths[: len(self.active)]
+        self.cache.advance(len(self.active), device)
+        last = torch.tensor([answer.input_ids[-1] for _, answer in self.active], device=device)
+        return self._logits(self.forward.hidden(last, torch.tensor(lengths, device=device), cache=self.cache))
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        assert self.forward.head is not None
+        return self.forward.head.logits(hidden)
+
+    def _land(self, slots: Sequence[int]) -> Iterator[tuple[Draft, Generation | None]]:
+        """Tell of the answers in these slots, and take out the finished ones."""
+        for slot in reversed(slots):
+            prompt, answer = self.active[slot]
+            generation = self.work.finished(answer)
+            yield answer, generation
+            if generation is None:
+                continue
+            if prompt.begun < self.work.sampling.samples:
+                # The prompt is still in the slot, so the next answer begins there.
+                self.active[slot] = prompt, self.work.begin(prompt.index, prompt.begun)
+                self.cache.lengths[slot] = len(self.work.prompts[prompt.index])
+                prompt.begun += 1
+                continue
+            last = self.active.pop()
+            if slot < len(self.active):
+                self.cache.copy(len(self.active), slot)
+                self.active[slot] = last

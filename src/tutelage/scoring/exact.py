@@ -17,7 +17,7 @@ def same_text(answer: str, reference: str) -> bool:
 def same_json(answer: str, reference: str) -> bool:
     """Whether both are JSON and the values are equal; the order of an object's keys does not matter."""
     value, expected = parse(answer), parse(reference)
-    return value is not INVALID and expected is not INVALID and _equal(value, expected)
+    return value is not INVALID and expected is not INVALID and equal(value, expected)
 
 
 def fields(answer: str, reference: str) -> dict[str, bool]:
@@ -26,7 +26,7 @@ def fields(answer: str, reference: str) -> dict[str, bool]:
     if not isinstance(expected, dict):
         return {}
     found = value if isinstance(value, dict) else {}
-    return {key: key in found and _equal(found[key], item) for key, item in expected.items()}
+    return {key: key in found and equal(found[key], item) for key, item in expected.items()}
 
 
 INVALID: Any = object()
@@ -41,14 +41,14 @@ def parse(text: str) -> Any:
         return INVALID
 
 
-def _equal(one: Any, other: Any) -> bool:
+def equal(one: Any, other: Any) -> bool:
     """Equal as JSON values: true is not 1, but 1.0 is 1."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_equal, one, other))
+        return len(one) == len(other) and all(map(equal, one, other))
     return (type(one) is type(other) and one == other) or _numbers(one, other)
 
 

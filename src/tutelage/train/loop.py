@@ -46,6 +46,12 @@ class Group:
     weight: float | None = None
     """Of the whole global batch; None where all of it is here."""
 
+    @property
+    def total_weight(self) -> float:
+        """What the gradient is divided by."""
+        here = (float(batch.weights.sum(dtype="float64")) for batch in self.micro_batches)
+        return sum(here) if self.weight is None else self.weight
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -100,13 +106,13 @@ def steps(
     """
     forward.model.train()
     for group in groups:
-        if not group.micro_batches:
+        total_weight = group.total_weight
+        if not total_weight:  # It is passed over, or nothing in its rows is trained.
             yield Step.passed_over(group)
             continue
         started = time.perf_counter()
         ranks.pulse.begin(group.step)
         batches = group.micro_batches if budget is None or group.cut is None else group.cut(budget)
-        total_weight = group.weight or sum(float(batch.weights.sum(dtype="float64")) for batch in batches)
         work = _Work(forward, objective, group, total_weight, optimizer, ranks)
         batches, budget = work.made(batches, budget)
         if group.step == 1:

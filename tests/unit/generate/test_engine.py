@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from tutelage.errors import DataError
+from tutelage.generate.cache import SlotCache
 from tutelage.generate.engine import generate, room, stream
+from tutelage.generate.sampling import Sampling
 from tutelage.models.adapters import adapt, trainable
 from tutelage.models.forward import prove
 from tutelage.models.load import load_model
@@ -103,7 +106,7 @@ def test_one_token_no_prompt_and_equal_prompts(tiny_model):
     forward = prove(load_model(locate(str(tiny_model("llama")))), max_length=64)
     assert generate(forward, [], stop_ids=[2], max_new_tokens=3) == []
     one = generate(forward, [[7, 8], [7, 8], [7, 8]], stop_ids=[], max_new_tokens=1, in_flight=2)
-    assert len(set(one)) == 1
+    assert len({answer.input_ids for answer in one}) == 1
     assert len(one[0].input_ids) == 1
     assert not one[0].stopped
 
@@ -117,3 +120,105 @@ def test_no_answer_runs_past_the_models_positions(tiny_model, family):
     assert [len(answer.input_ids) for answer in answers] == [1, 4, 8]
     assert [room(forward, prompt, 8) for prompt in asked] == [1, 4, 8]
     assert len(list(stream(forward, asked[1], stop_ids=[], max_new_tokens=8))) == 4
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Tokens of each forward pass, as they happen."""
+    from tutelage.models.forward import Forward
+
+    seen: list[int] = []
+    hidden = Forward.hidden
+
+    def counted(self, input_ids, position_ids, **options):
+        seen.append(len(input_ids))
+        return hidden(self, input_ids, position_ids, **options)
+
+    monkeypatch.setattr(Forward, "hidden", counted)
+    return seen
+
+
+def test_prompts_are_computed_within_the_budget(tiny_model, passes):
+    forward = prove(load_model(locate(str(tiny_model("llama")))), max_length=64)
+    passes.clear()
+    asked = [list(range(5 + i, 35 + i)) for i in range(9)] + [list(range(5, 105))]
+    generate(forward, asked, stop_ids=[], max_new_tokens=2, in_flight=16, token_budget=70)
+    assert passes[:6] == [100, 60, 60, 60, 60, 30]  # The one longer than the budget comes alone.
+    assert passes[6:] == [10]
+
+
+def test_a_prompt_is_computed_once_for_all_its_answers(tiny_model, passes):
+    forward = prove(load_model(locate(str(tiny_model("llama")))), max_length=64)
+    passes.clear()
+    warm = Sampling(temperature=1.0, samples=5)
+    answers = generate(forward, [list(range(5, 45))], stop_ids=[], max_new_tokens=3, sampling=warm, in_flight=2)
+    assert len(answers) == 5
+    assert passes == [40, 2, 2, 2, 2, 1, 1]
+
+
+def test_what_prompts_begin_with_in_common_is_computed_once(tiny_model, passes):
+    forward = prove(load_model(locate(str(tiny_model("llama")))), max_length=64)
+    passes.clear()
+    generate(forward, [[*range(5, 45), 50 + i] for i in range(8)], stop_ids=[], max_new_tokens=1)
+    assert passes == [48]
+
+
+def test_long_prompts_make_no_large_cache(tiny_model, monkeypatch):
+    forward = prove(load_model(locate(str(tiny_model("llama")))), max_length=64)
+    made = []
+    start = SlotCache.__init__
+
+    def noted(self, slots, capacity):
+        made.append((slots, capacity))
+        start(self, slots, capacity)
+
+    monkeypatch.setattr(SlotCache, "__init__", noted)
+    asked = [list(range(5, 5 + length)) for length in (250, 240, *[10] * 20)]
+    answers = generate(forward, asked, stop_ids=[], max_new_tokens=6, in_flight=16, cache_tokens=300)
+    assert made == [(1, 256), (16, 16)]
+    assert len(answers) == 22
+
+
+def test_each_token_is_told_of_as_it_is_written(tiny_model, expected):
+    forward = prove(load_model(locate(str(tiny_model("llama")))), max_length=64)
+    asked, stops, right = expected("llama")
+    told: dict[int, list[int]] = {}
+
+    def note(prompt, sample, token):
+        assert sample == 0
+        told.setdefault(prompt, []).append(token)
+
+    generate(forward, asked[:9], stop_ids=stops, max_new_tokens=LIMIT, in_flight=4, written=note)
+    assert [told.get(i, []) for i in range(9)] == right[:9]
+
+
+def test_an_empty_prompt_is_refused(tiny_model):
+    forward = prove(load_model(locate(str(tiny_model("llama")))), max_length=64)
+    with pytest.raises(DataError) as refused:
+        generate(forward, [[5], []], stop_ids=[], max_new_tokens=2)
+    assert refused.value.code == "data/bad-row"
+    assert refused.value.problems[0].where == "prompt 1"
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_settings_that_the_model_brings_do_not_apply(tiny_model, family):
+    """A penalty or a temperature in the model's folder would make its answers incomparable."""
+    forward = prove(load_model(locate(str(tiny_model(family)))), max_length=64)
+    asked = prompts(3)
+    plain = generate(forward, asked, stop_ids=[], max_new_tokens=8)
+    own = forward.model.generation_config
+    own.repetition_penalty, own.eos_token_id = 50.0, [answer.input_ids[1] for answer in plain]
+    changed = generate(forward, asked, stop_ids=[], max_new_tokens=8)
+    assert [one.input_ids for one in changed] == [one.input_ids for one in plain]
+    assert forward.model.generation_config is own
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_prompt_longer_than_the_models_positions_is_refused(tiny_model, family):
+    forward = prove(load_model(locate(str(tiny_model(family)))), max_length=64)
+    fits = [7] * 512
+    with pytest.raises(DataError) as refused:
+        generate(forward, [fits, [*fits, 7]], stop_ids=[], max_new_tokens=4)
+    assert [problem.where for problem in refused.value.problems] == ["prompt 1"]
+    with pytest.raises(DataError):
+        list(stream(forward, [*fits, 7], stop_ids=[], max_new_tokens=4))
