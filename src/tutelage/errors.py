@@ -35,6 +35,11 @@ CODES: dict[str, str] = {
     "usage/unknown-code": "`tutelage explain` was asked for a code that does not exist.",
     "usage/not-a-run": "The folder named is neither a run nor a saved model.",
     "usage/output-exists": "The file that would be written exists. Nothing is ever overwritten.",
+    "usage/other-settings": "The folder holds results that were made with other settings, by another model, or from "
+    "other rows. They are never mixed.",
+    "usage/no-results": "The folder named holds no results of `tutelage eval`, and no run with answers to compare.",
+    "usage/not-paired": "The results were not made from the same rows, asked in the same words and scored in the same "
+    "way, so they cannot be compared row by row.",
     # data (exit 3)
     "data/missing-file": "A data file named in the recipe does not exist.",
     "data/empty-file": "A data file holds no rows.",

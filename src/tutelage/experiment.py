@@ -95,10 +95,14 @@ class Experiment(Beginning):
 
     def before(self, forward: Forward, questions: list[Question]) -> Measured:
         """The base model measured; once for a run, whatever breaks it off."""
+        if self.lineage.other_rows:
+            for name in ("base.json", "evaluations.jsonl", "samples.jsonl"):
+                self.folder.forget(name)
         known = self.folder.read_json("base.json") if self.ranks.first else None
         if self.ranks.broadcast(known is not None):
             return self.measure.recalled(known, questions)
-        self.folder.cut_back(-1)
+        for name in ("evaluations.jsonl", "samples.jsonl"):
+            self.folder.forget(name)
         base = self.measure.model(forward, questions, "base", step=0, token_budget=self.token_budget)
         self.folder.write_json("base.json", base.as_json())
         return base
@@ -181,11 +185,11 @@ class Experiment(Beginning):
 
     def record_failure(self, error: BaseException) -> None:
         """Say in the run folder, if the run got as far as having one, how it ended."""
-        if not self.folder.holds_a_run():
+        if not self.ranks.first or not self.folder.holds_a_run():
             return
         diverged = isinstance(error, TutelageError) and error.code == "train/diverged"
         stopped = isinstance(error, StopRequested | KeyboardInterrupt)
         status = "diverged" if diverged else "stopped" if stopped else "failed"
-        steps = summary(self.folder)["steps"]
-        with contextlib.suppress(TutelageError):  # The disk may be what failed.
+        with contextlib.suppress(Exception):  # The disk may be what failed, and this must not hide how.
+            steps = summary(self.folder)["steps"]
             self.folder.write_json("result.json", {"status": status, "steps": steps, "error": str(error)})

@@ -60,6 +60,8 @@ def explained(
     try:
         yield
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise MemoryError(str(error)) from error
         elsewhere_too = only_inside and not _is_inside(error, path)
         if is_full(error) and not isinstance(error, TutelageError):
             code, what, fix = "machine/disk-full", "the disk is full", f"free some space, or {elsewhere}"
@@ -119,7 +121,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def append(path: Path, data: bytes) -> None:
     """Add to a file; where that fails, the file is as before."""
-    with open(path, "ab", buffering=0, opener=_no_link) as file:
+    with open(path, "ab", buffering=0, opener=no_link) as file:
         before = file.seek(0, os.SEEK_END)
         try:
             rest = memoryview(data)
@@ -131,8 +133,8 @@ def append(path: Path, data: bytes) -> None:
             raise
 
 
-def _no_link(path: str, flags: int) -> int:
-    # What is written stays in its folder: a link that stands in the file's place is not followed.
+def no_link(path: str, flags: int) -> int:
+    """Open a file for writing, but no link that stands in its place: what is written stays in its folder."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 

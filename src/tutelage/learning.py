@@ -113,13 +113,13 @@ class Learning:
             total, last = self.prepared.steps, self.saver.last
             self.screen.say(f"resume  after step {self.done:,} of {total:,}, from {last.folder if last else 'rank 0'}")
         self.folder.cut_back(self.done)
-        written = self.folder.read_lines("evaluations.jsonl")
-        known = {
-            int(line["step"]): float(line["nll"]) for line in written if line["step"] in self.points and line["nll"]
-        }
-        self.losses = {int(step): loss for step, loss in self.ranks.broadcast(list(known.items()))}
+        self.losses = {int(step): float(loss) for step, loss in self.ranks.by_first(self._measured_before)}
         if self.done < self.prepared.steps:
             self.saver.refuse_without_room()
+
+    def _measured_before(self) -> list[tuple[int, float]]:
+        lines = self.folder.read_lines("evaluations.jsonl")
+        return [(line["step"], line["nll"]) for line in lines if line["step"] in self.points and line["nll"]]
 
     def run(self) -> None:
         """Make the steps that are left.
@@ -130,18 +130,21 @@ class Learning:
         """
         from tutelage.train.guard import RollBack
 
-        with SIGNALS.held(), self.screen.stage("training", self.prepared.steps) as advance:
-            self._between()
-            if self.done:
-                advance(self.done)
-            while self.done < self.prepared.steps:
-                try:
-                    for step in self._steps():
-                        self._note(step, advance)
-                        self._between()
-                except RollBack as back:
-                    self._go_back(back, advance)
-        self.saver.finish()
+        try:
+            with SIGNALS.held(), self.screen.stage("training", self.prepared.steps) as advance:
+                self._between()
+                if self.done:
+                    advance(self.done)
+                while self.done < self.prepared.steps:
+                    try:
+                        for step in self._steps():
+                            self._note(step, advance)
+                            self._between()
+                    except RollBack as back:
+                        self._go_back(back, advance)
+            self.saver.finish()
+        finally:
+            self.saver.join()  # What was begun is committed before anybody else may have the folder.
 
     def _steps(self) -> Iterator[Step]:
         from tutelage.objectives.nll import nll
@@ -240,8 +243,8 @@ class Learning:
         self.saver.finish()
         self.guard.passed_over.append(back.step)
         was = self.done
-        found = self._restore(healthy=True)
-        assert found, "bug: nothing to go back to"
+        if not self._restore(healthy=True):
+            self.guard.refuse_to_go_back(back)
         if self.ranks.first:
             self.folder.checkpoints.remove_after(self.done)
         self.folder.cut_back(self.done)
@@ -271,8 +274,9 @@ class Learning:
         checkpoints = self.folder.checkpoints
         found = checkpoints.newest(self.saver.run, lambda *what: broken.append(what), healthy=healthy)
         for folder, reason in broken:
-            self.screen.say(f"note    a checkpoint is not whole and was put aside as {folder.name}: {reason}")
-        if found is None and (aside := checkpoints.put_aside()):
+            self.screen.say(f"note    a checkpoint is not whole and is not used, {folder.name}: {reason}")
+        left = [one for one in broken if one[0].exists()]
+        if found is None and (aside := checkpoints.put_aside() or left):
             raise ModelError(
                 Problem(
                     "checkpoint/none",

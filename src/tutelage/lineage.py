@@ -39,6 +39,8 @@ class Lineage:
     """What `describe` said at the beginning; None for a run that begins now."""
     sessions: list[dict[str, Any]] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
+    other_rows: bool = False
+    """Whether the run goes on with other rows than before, so that nothing measured on them can be compared."""
 
     @staticmethod
     def new() -> Lineage:
@@ -70,6 +72,7 @@ class Lineage:
         if found and allow_data_change:
             self.changes += [f"{name}: {before} before, {after} now" for name, before, after in found]
             self.begun_with["data"] = now["data"]
+            self.other_rows = True
             return
         _refuse(DataError, "data/changed", "the rows are not those that the run was begun with", *found)
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
+import re
 import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -26,6 +28,8 @@ from tutelage.errors import MachineError, ModelError, Problem, RecipeError
 JOURNALS = ("metrics.jsonl", "evaluations.jsonl", "samples.jsonl")
 """One object a line, each with its `step`."""
 ELSEWHERE = "name a folder of your own, as in output=A/FOLDER/YOU/OWN"
+_NOTHING = re.compile(r"\.lock|\.holder\.json|\.[\w.]+\.part|stacks")
+"""Names of what is no run: the lock, and what a process leaves that ends before it wrote `run.json`."""
 LOCK, HOLDER = ".lock", ".holder.json"
 """Held while a process writes into the folder, and who that is."""
 
@@ -65,7 +69,7 @@ class Run:
         lock = FileLock(path)
         with files.explained(self.folder, ELSEWHERE):
             try:
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=0.5, poll_interval=0.05)  # `runs list` looks at locks for a moment.
             except Timeout:
                 raise self._in_use() from None
         try:
@@ -114,7 +118,7 @@ class Run:
         """Whether nothing has been written yet; a lock is nothing."""
         if not self.folder.is_dir():
             return True
-        return all(path.name in (LOCK, HOLDER) for path in self.folder.iterdir())
+        return all(_NOTHING.fullmatch(path.name) for path in self.folder.iterdir())
 
     def holds_a_run(self) -> bool:
         """Whether a run was begun here."""
@@ -167,11 +171,11 @@ class Run:
         What the finished model answered goes too, since it is measured anew.
         """
         for name in JOURNALS:
-            if (self.folder / name).is_file():
-                lines = self.read_lines(name, whole=False)
-                self.write_lines(
-                    name, [line for line in lines if line["step"] <= step and line.get("model") != "tuned"]
-                )
+            path = self.folder / name
+            if path.is_file():
+                with files.explained(path), open(path, "r+b", opener=files.no_link) as journal:
+                    journal.truncate(_end_of(journal, step))
+                    os.fsync(journal.fileno())
 
     def read_json(self, name: str, *, needed: bool = True) -> Any:
         """The value of a JSON file, or None where there is no such file; without `needed`, also where it is damaged.
@@ -256,14 +260,36 @@ class Onlooker(Run):
         """Nothing."""
 
 
+def _end_of(journal: BinaryIO, step: int) -> int:
+    """Where the last line ends that was written up to a step; looked for from the end, so nothing before is read."""
+    end = journal.seek(0, os.SEEK_END)
+    if not end:
+        return 0
+    with mmap.mmap(journal.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        end = text.rfind(b"\n") + 1
+        while end:
+            start = text.rfind(b"\n", 0, end - 1) + 1
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                line = json.loads(text[start:end])
+                if line["step"] <= step and line.get("model") != "tuned":
+                    return end
+            end = start
+    return 0
+
+
 def summary(run: Run) -> dict[str, Any]:
     """What the steps of a run add up to, whatever processes made them."""
-    lines = list(run.read_lines("metrics.jsonl", whole=False))
-    seconds = sum(line["seconds"] for line in lines)
+    counted = ("seconds", "skipped", "tokens", "supervised_tokens")
+    sums, steps = dict.fromkeys(counted, 0.0), 0
+    for line in run.read_lines("metrics.jsonl", whole=False):
+        steps += 1
+        for name in counted:
+            sums[name] += line[name]
+    seconds = sums["seconds"]
     return {
-        "steps": len(lines),
-        "skipped_steps": sum(bool(line["skipped"]) for line in lines),
-        "tokens_per_second": sum(line["tokens"] for line in lines) / seconds if seconds else None,
-        "supervised_tokens_per_second": sum(line["supervised_tokens"] for line in lines) / seconds if seconds else None,
+        "steps": steps,
+        "skipped_steps": int(sums["skipped"]),
+        "tokens_per_second": sums["tokens"] / seconds if seconds else None,
+        "supervised_tokens_per_second": sums["supervised_tokens"] / seconds if seconds else None,
         "training_seconds": seconds,
     }

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 CAUGHT = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 
@@ -28,20 +30,39 @@ class Signals:
         self.requested: str | None = None
         """The name of the first signal."""
         self._held = 0
+        self._before: dict[int, Any] = {}
+        self._ear: socket.socket | None = None
 
     def install(self) -> None:
         """Listen from now on; does nothing outside of the main thread, where Python does not allow it."""
-        if threading.current_thread() is threading.main_thread():
-            for number in CAUGHT:
-                signal.signal(number, self._handle)
+        if threading.current_thread() is not threading.main_thread() or self._before:
+            return
+        for number in CAUGHT:
+            if signal.getsignal(number) != signal.SIG_IGN:  # As nohup asks for.
+                self._before[number] = signal.signal(number, self._handle)
+        self._ear, mouth = socket.socketpair()
+        mouth.setblocking(False)
+        signal.set_wakeup_fd(mouth.detach(), warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, args=(self._ear,), name="signals", daemon=True).start()
 
     def remove(self) -> None:
-        """Listen no more, and forget what came."""
-        if threading.current_thread() is threading.main_thread():
-            for number in CAUGHT:
+        """Listen no more, forget what came, and give each signal the meaning back that it had."""
+        if threading.current_thread() is threading.main_thread() and self._before:
+            for number, before in self._before.items():
                 if signal.getsignal(number) == self._handle:
-                    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+                    signal.signal(number, before)
+            os.close(signal.set_wakeup_fd(-1))
+            self._before = {}
         self.requested, self._held = None, 0
+
+    def _listen(self, ear: socket.socket) -> None:
+        """End the process at the second signal also while Python waits for compiled code."""
+        came = 0
+        with ear:
+            while heard := ear.recv(1):
+                came += heard[0] in self._before
+                if came > 1:
+                    os._exit(_code(heard[0]))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -73,10 +94,15 @@ class Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested is not None:
-            os._exit(130 if number == signal.SIGINT else 128 + number)
+            os._exit(_code(number))
         self.requested = signal.Signals(number).name
         if not self._held:
             raise StopRequested(self.requested)
+
+
+def _code(number: int) -> int:
+    """Of a process that a signal ended."""
+    return 128 + number
 
 
 SIGNALS = Signals()

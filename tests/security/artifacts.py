@@ -113,7 +113,7 @@ ARTIFACTS |= {
     "custom_pipelines": _setting(REFUSED, custom_pipelines={"text": {"impl": "own.M"}}),
     "a private property": _setting(REFUSED, _auto_class="own.M"),
     "an unknown type": _setting("model/unknown-architecture", model_type="own"),
-    "an unknown class": _setting("model/unknown-architecture", architectures=["OwnForCausalLM"]),
+    "an unknown class of a known type": _setting(None, architectures=["OwnForCausalLM"]),
 }
 
 

@@ -56,6 +56,7 @@ PUBLISHED: list[tuple[str, dict[str, Any]]] = [
     ("config.json", {"n_inner": None, "auto_mapping": None}),
     ("generation_config.json", {"_from_model_config": True, "temperature": 0.6, "top_p": 0.9}),
     ("tokenizer_config.json", {"tokenizer_file": "/root/.cache/x", "added_tokens_decoder": {"0": {"content": "<s>"}}}),
+    ("tokenizer_config.json", {"bos_token": {"__type": "AddedToken", "content": "<s>", "lstrip": False}}),
     ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": [None, "a.T"]}, "tokenizer_class": "LlamaTokenizer"}),
 ]
 

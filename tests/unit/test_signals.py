@@ -42,6 +42,17 @@ except StopRequested as stop:
     assert done.stdout.split() == ["stopped", name, name]
 
 
+def test_what_nohup_switched_off_stays_off():
+    code = """
+import signal
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+SIGNALS.install()
+signal.raise_signal(signal.SIGHUP)
+print("went on", SIGNALS.requested)
+"""
+    assert run(code).stdout.split() == ["went", "on", "None"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_where_it_is_held_it_is_only_noted(name):
     done = run(f"""

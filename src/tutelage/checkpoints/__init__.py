@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from tutelage import files
-from tutelage.checkpoints.manifest import Broken, Checkpoint, read, seal, verify
+from tutelage.checkpoints.manifest import Broken, Checkpoint, Unreadable, read, seal, verify
 
-__all__ = ["Broken", "Checkpoint", "Checkpoints", "read", "verify"]
+__all__ = ["Broken", "Checkpoint", "Checkpoints", "Unreadable", "read", "verify"]
 
 _NAME = re.compile(r"step-([0-9]{8,})", re.ASCII)
 _PART = re.compile(r"\.step-[0-9]{8,}-[0-9a-f]{8}\.part", re.ASCII)
 _GONE = re.compile(r"\.step-[0-9]{8,}-[0-9a-f]{8}\.gone", re.ASCII)
+_WAS = re.compile(r"\.(step-[0-9]{8,})-[0-9a-f]{8}\.was", re.ASCII)
 REASON = "why-broken.txt"
 """In a folder that was put aside."""
 
@@ -51,7 +52,8 @@ class Checkpoints:
     def newest(self, run: str, tell: Callable[[Path, str], None], *, healthy: bool = False) -> Checkpoint | None:
         """The newest one of the run that verifies, or the newest after sound steps.
 
-        Each newer one that does not is put aside; `tell` is given its new folder and the reason.
+        Each newer one that does not is put aside, and one that cannot be read is left; `tell` is given the folder and
+        the reason.
         """
         for path in self.paths():
             try:
@@ -61,6 +63,8 @@ class Checkpoints:
                     raise Broken(f"it is of the run {checkpoint.run}, and this is {run}")
                 if checkpoint.healthy or not healthy:
                     return checkpoint
+            except Unreadable as unreadable:
+                tell(path, str(unreadable))
             except Broken as broken:
                 tell(self._move_aside(path, str(broken)), str(broken))
         return None
@@ -87,10 +91,12 @@ class Checkpoints:
         """Seal the folder and give it its name; from here on it survives everything."""
         sealed = seal(part, step=step, run=run, facts=facts)
         path = self.folder / f"step-{step:08}"
-        if path.exists():  # Of a run that went back to before it: the older one makes room.
-            self._remove(path)
+        # One of a run that went back to before it makes room; it is removed when the new one has the name.
+        older = self._renamed_away(path, "was") if path.exists() else None
         os.rename(part, path)
         files.sync_folder(self.folder)
+        if older is not None:
+            shutil.rmtree(older, ignore_errors=True)
         return Checkpoint(path, step, run, sealed.files, facts)
 
     def retain(self, keep: int) -> None:
@@ -110,8 +116,11 @@ class Checkpoints:
     def sweep(self) -> None:
         """Remove what a killed process left half written or half removed; nobody else may be writing."""
         if self.folder.is_dir():
-            for path in self.folder.iterdir():
-                if _PART.fullmatch(path.name) or _GONE.fullmatch(path.name):
+            for path in list(self.folder.iterdir()):
+                was = _WAS.fullmatch(path.name)
+                if was and not (self.folder / was[1]).exists():
+                    os.rename(path, self.folder / was[1])  # It made room for one that never came.
+                elif was or _GONE.fullmatch(path.name) or _PART.fullmatch(path.name):
                     shutil.rmtree(path, ignore_errors=True)
 
     def remove_after(self, step: int) -> None:
@@ -126,10 +135,14 @@ class Checkpoints:
 
     def _remove(self, path: Path) -> None:
         # It loses its name first, so that a removal cut short leaves nothing that looks like a checkpoint.
-        gone = path.with_name(f".{path.name}-{secrets.token_hex(4)}.gone")
-        os.rename(path, gone)
+        gone = self._renamed_away(path, "gone")
         files.sync_folder(self.folder)
         shutil.rmtree(gone, ignore_errors=True)
+
+    def _renamed_away(self, path: Path, why: str) -> Path:
+        gone = path.with_name(f".{path.name}-{secrets.token_hex(4)}.{why}")
+        os.rename(path, gone)
+        return gone
 
     def _move_aside(self, path: Path, reason: str) -> Path:
         aside = path.with_name(f"{path.name}.broken-{secrets.token_hex(4)}")

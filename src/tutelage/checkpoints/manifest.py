@@ -61,6 +61,10 @@ class Checkpoint:
         return None if value is None else float(value)
 
 
+class Unreadable(Broken):
+    """The system could not read it; another time, or another machine, may."""
+
+
 def seal(folder: Path, *, step: int, run: str, facts: dict[str, Any]) -> Checkpoint:
     """Have every file of the folder survive a loss of power, hash it, and write the manifest last."""
     described: dict[str, dict[str, Any]] = {}
@@ -87,7 +91,9 @@ def read(folder: Path) -> Checkpoint:
         whole = json.loads(written)
     except FileNotFoundError:
         raise Broken(f"{FILE} is missing, so the save was not finished") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise Unreadable(f"{FILE} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise Broken(f"{FILE} cannot be read: {error}") from None
     try:
         known, found = int(whole["format"]), {str(name): dict(facts) for name, facts in whole["files"].items()}
@@ -123,8 +129,10 @@ def verify(checkpoint: Checkpoint) -> None:
     """
     try:
         _verify(checkpoint)
+    except FileNotFoundError as error:
+        raise Broken(f"{error.filename} is missing") from None
     except OSError as error:
-        raise Broken(f"{error.filename or checkpoint.folder} cannot be read: {error.strerror}") from None
+        raise Unreadable(f"{error.filename or checkpoint.folder} cannot be read: {error.strerror}") from None
 
 
 def _verify(checkpoint: Checkpoint) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from tutelage.cli.convert import convert
 from tutelage.cli.data import app as data
+from tutelage.cli.evaluate import compare, evaluate
 from tutelage.cli.runs import app as runs
 from tutelage.cli.screen import Lasting, Terminal
 from tutelage.cli.track import track
@@ -28,6 +29,8 @@ app.add_typer(data, name="data")
 app.add_typer(runs, name="runs")
 app.command(epilog="tutelage convert models/old models/new")(convert)
 app.command(epilog="tutelage track runs/support --to wandb")(track)
+app.command("eval", epilog="tutelage eval runs/support --task gsm8k --data gsm8k_test.jsonl --limit 200")(evaluate)
+app.command(epilog="tutelage compare evaluations/base evaluations/support --html comparison.html")(compare)
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As in train.epochs=2.")]

@@ -37,10 +37,10 @@ def _misplaced(recipe: Recipe, origins: Mapping[str, str]) -> Iterator[Problem]:
         yield Problem("recipe/bad-value", what, where, found, fix=fix)
         return
     try:
-        output, home = _whole(recipe.output), _whole("~")
+        output, home = _whole(recipe.output), _home()
         if output == Path(output.anchor):
             yield Problem("recipe/conflict", "`output` is the root of all folders", where, found, fix=fix)
-        elif output == home or home.is_relative_to(output):
+        elif home is not None and home.is_relative_to(output):
             yield Problem("recipe/conflict", "`output` is your home folder, or holds it", where, found, fix=fix)
         else:
             for option, path in _given(recipe):
@@ -79,6 +79,13 @@ def _mixed(output: Path, path: Path, option: str) -> str:
     if path.is_dir() and output.is_relative_to(path):
         return f"`output` lies inside what `{option}` reads"
     return ""
+
+
+def _home() -> Path | None:
+    try:
+        return _whole("~")
+    except RuntimeError:  # A user without a home, as in some containers.
+        return None
 
 
 def _whole(path: str) -> Path:

@@ -19,7 +19,8 @@ _ISSUED = re.compile(
     (?<![A-Za-z0-9])(?:
         hf_[A-Za-z0-9]{20,}                                         # Hugging Face
       | (?:api_org_|wandb_v1_)[A-Za-z0-9_-]{20,}
-      | sk-(?:[a-z0-9]+-){0,3}[A-Za-z0-9_]{20,}                     # OpenAI, Anthropic and others
+      | sk-(?:or-v1-)?[0-9a-f]{32,}(?![A-Za-z0-9])                  # OpenAI, Anthropic and others
+      | sk-(?=[a-zA-Z0-9_-]*[A-Z])(?=[a-zA-Z_-]*[0-9])[A-Za-z0-9_-]{20,}
       | (?:AKIA|ASIA|AGPA|AROA)[A-Z0-9]{16}(?![A-Z0-9])             # Amazon
       | (?:ghp|gho|ghu|ghs|ghr)_[A-Za-z0-9]{30,} | github_pat_[A-Za-z0-9_]{30,} | glpat-[A-Za-z0-9_-]{18,}
       | xox[abprs]-[A-Za-z0-9-]{10,}                                # Slack
@@ -38,7 +39,7 @@ _IN_QUERY = re.compile(
     r"|x-amz-credential|x-amz-security-token|awsaccesskeyid)=[^&\s]{8,}",
     re.IGNORECASE,
 )
-_BEARER = re.compile(r"\b(?:bearer|basic)\s+[A-Za-z0-9+/_=.-]{16,}", re.IGNORECASE)
+_BEARER = re.compile(r"\b(?:bearer|basic)\s+(?=\S*[0-9=])[A-Za-z0-9+/_=.-]{16,}", re.IGNORECASE)
 _TELLING = {"token", "secret", "password", "passwd", "passphrase", "credential", "credentials", "apikey"}
 _TELLING_PAIRS = {("api", "key"), ("access", "key"), ("secret", "key"), ("private", "key"), ("wandb", "key")}
 _TELLING_PAIRS |= {("login", "key"), ("auth", "key"), ("account", "key"), ("session", "key"), ("ssh", "key")}

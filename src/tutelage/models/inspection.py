@@ -140,9 +140,9 @@ def _refuse_unknown(folder: Path, config: dict[str, Any]) -> None:
     named = config.get("architectures")
     names = named if isinstance(named, list) else [] if named is None else [named]
     kind = config.get("model_type")
+    if known_architecture(kind):
+        return  # Classes were renamed over the years; the kind of model decides which code is used.
     unknown = [name for name in names if not known_class(name)]
-    if known_architecture(kind) and not unknown:
-        return
     found = f"architectures = {unknown[0]!r:.80}" if unknown else f"model_type = {kind!r:.80}"
     raise ModelError(
         Problem(

@@ -37,6 +37,7 @@ _ATTENTION = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "attn_implementation": _ATTENTION,
     "_attn_implementation": _ATTENTION,
+    "__type": ("AddedToken",),
     "experts_implementation": (None, "eager", "batched_mm", "grouped_mm"),
     "cache_implementation": (
         *(None, "dynamic", "dynamic_full", "offloaded", "static", "offloaded_static"),
@@ -153,7 +154,7 @@ def _asks_for_code(key: str, value: Any) -> bool:
     if key == "use_kernels":
         return value not in (None, False)
     if key in _CODE or key == _OWN_CODE or "_implementation" in key:
-        return True
+        return value not in (None, False, {}, [])
     return key.startswith("_") and key not in _PRIVATE and not (value is None or isinstance(value, bool | int | float))
 
 

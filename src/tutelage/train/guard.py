@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -96,6 +96,15 @@ class Guard:
                 fix=f"lower train.learning_rate{self.go_on_from()}",
             )
         )
+
+    def refuse_to_go_back(self, back: RollBack) -> NoReturn:
+        """There is no checkpoint before the step.
+
+        Raises:
+            DivergedError: train/diverged.
+        """
+        what = f"step {back.step} is not sound ({back}), and there is no checkpoint to go back to; the run stopped"
+        raise DivergedError(Problem("train/diverged", what, fix="begin another run with output=runs/NAME")) from back
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 BUCKET = 1 << 20
 """Gradients with fewer elements are added together, up to so many; larger ones alone, without a copy."""
+MEETING_SECONDS = 900
+"""How long the processes wait for one another at the start."""
 PATIENCE = timedelta(days=2)
 """How long a process waits for another: the watchdog ends what hangs, long before."""
 
@@ -205,6 +208,7 @@ def start(device: str = "cpu") -> Ranks:
 
     Raises:
         RecipeError: recipe/conflict, where the launcher's variables do not fit together.
+        WorkerError: worker/lost, naming those who did not come.
     """
     world = _number("WORLD_SIZE", 1)
     if world == 1:
@@ -218,8 +222,35 @@ def start(device: str = "cpu") -> Ranks:
     if device == "cuda":
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, rank=rank, world_size=world, timeout=PATIENCE)
+    dist.init_process_group(backend, store=_met(rank, world), rank=rank, world_size=world, timeout=PATIENCE)
     return Ranks(rank, world, local, device)
+
+
+def _met(rank: int, world: int) -> dist.Store:
+    """The launcher's store, when all processes have reached it; signals are heard meanwhile."""
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    of_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    until = time.monotonic() + MEETING_SECONDS
+    try:
+        first = rank == 0 and not of_launcher
+        patience = timedelta(seconds=MEETING_SECONDS)
+        reached = dist.TCPStore(host, port, world, is_master=first, timeout=patience, wait_for_workers=False)
+        store = dist.PrefixStore(f"tutelage/{attempt}", reached)
+        store.set(f"here/{rank}", "")
+        missing = list(range(world))
+        while missing := [other for other in missing if not store.check([f"here/{other}"])]:
+            if time.monotonic() > until:
+                raise _did_not_come(f"rank {missing[0]}", f"{world - len(missing)} of {world} processes came")
+            time.sleep(0.05)
+    except (dist.DistError, RuntimeError) as error:
+        raise _did_not_come(f"the store at {host}:{port}", str(error).splitlines()[0]) from error
+    return store
+
+
+def _did_not_come(who: str, found: str) -> WorkerError:
+    why, fix = f"waited for {MEETING_SECONDS} s", "start all with one launcher; look at the machine that is missing"
+    return WorkerError(Problem("worker/lost", f"{who} could not be reached", found=found, why=why, fix=fix))
 
 
 def _number(name: str, otherwise: int | None = None) -> int:

@@ -82,6 +82,11 @@ class Saver:
         """
         self._settle()
 
+    def join(self) -> None:
+        """Wait for the thread and raise nothing: for when something else is raised already."""
+        if self._thread is not None:
+            self._thread.join()
+
     def check(self) -> None:
         """Raise what the thread met, without waiting for it."""
         if self._errors:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 
 import pytest
 
 import tinyruns
+from tutelage import files
 from tutelage.checkpoints import REASON, Checkpoints, manifest, read, verify
 
 RUN = "0123456789abcdef"
@@ -251,3 +253,39 @@ def test_a_removal_cut_short_leaves_nothing_that_looks_like_a_checkpoint(checkpo
     assert len(names(checkpoints)) == 2
     checkpoints.sweep()
     assert names(checkpoints) == ["step-00000002"]
+
+
+def test_one_that_made_room_comes_back_when_its_successor_never_came(checkpoints, monkeypatch):
+    commit(checkpoints, 3)
+
+    def die(source, target):
+        if str(source).endswith(".part"):
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    rename = os.rename
+    monkeypatch.setattr("os.rename", die)
+    with pytest.raises(KeyboardInterrupt):
+        commit(checkpoints, 3)
+    monkeypatch.undo()
+    assert checkpoints.all() == []
+    checkpoints.sweep()
+    assert names(checkpoints) == ["step-00000003"]
+    commit(checkpoints, 3)
+    assert names(checkpoints) == ["step-00000003"]
+
+
+def test_what_cannot_be_read_now_is_left_where_it_is(checkpoints, monkeypatch):
+    for step in (1, 2):
+        commit(checkpoints, step)
+    digest, told = files.sha256, []
+
+    def fail(path):
+        if "00000002" in str(path):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return digest(path)
+
+    monkeypatch.setattr(files, "sha256", fail)
+    assert checkpoints.newest(RUN, lambda *what: told.append(what)).step == 1
+    assert "Input/output error" in told[0][1]
+    assert names(checkpoints) == ["step-00000001", "step-00000002"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -51,7 +52,8 @@ class WeightsAndBiases:
                 settings=wandb.Settings(**settings),
             )
         except Exception:
-            wandb.teardown(exit_code=1)  # W&B's own process would take the next try for a second run of this id.
+            with suppress(Exception):  # W&B's own process would take the next try for a second run of this id.
+                wandb.teardown(exit_code=1)
             raise
         for stream in STREAMS:
             self._run.define_metric(f"{stream}/step", hidden=True)

@@ -1,0 +1,133 @@
+"""The files of one task's results: an answer a line as it comes, and beside them the settings of all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tutelage.errors import DataError, Problem, RecipeError
+from tutelage.evaluation.errand import Row
+from tutelage.files import strict
+from tutelage.runs import Run
+
+Line = dict[str, Any]
+
+
+class Answers:
+    """What is there of one task in a folder."""
+
+    def __init__(self, folder: Run, stem: str) -> None:
+        self._folder = folder
+        self.file, self.summary_file = f"{stem}.jsonl", f"{stem}.json"
+
+    @property
+    def where(self) -> str:
+        """The path of the lines."""
+        return str(self._folder.folder / self.file)
+
+    def summary(self) -> dict[str, Any]:
+        """What was written beside the lines; empty where nothing was.
+
+        Raises:
+            ModelError: checkpoint/unreadable. RecipeError: usage/output-exists, for a file that is something else.
+        """
+        found = self._folder.read_json(self.summary_file)
+        if found is not None and not (isinstance(found, dict) and found.get("kind") == "evaluation"):
+            what, where = "the file is no summary of `tutelage eval`", str(self._folder.folder / self.summary_file)
+            fix = "name another folder with --out"
+            raise RecipeError(Problem("usage/output-exists", what, where, fix=fix))
+        return dict(found or {})
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write it, whole or not at all."""
+        self._folder.write_json(self.summary_file, summary)
+
+    def add(self, lines: Sequence[Line]) -> None:
+        """Add lines, all of them or none."""
+        self._folder.append(self.file, lines)
+
+    def lines(self) -> Iterator[Line]:
+        """Every line, one at a time; what a killed process left of its last one is passed over.
+
+        Raises:
+            DataError: data/bad-json, for any other line that is none.
+        """
+        path = self._folder.folder / self.file
+        if not path.is_file():
+            return
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for number, text in enumerate(file, start=1):
+                try:
+                    line = json.loads(text)
+                    yield {"row": line["row"], "sample": line["sample"], "prompt": line["prompt"], **line}
+                except (ValueError, KeyError, TypeError) as error:
+                    if not text.endswith("\n"):
+                        return
+                    what, fix = "a line of the results is damaged", "bring the file back, or remove it and ask again"
+                    where = f"{path}:{number}"
+                    raise DataError(Problem("data/bad-json", what, where, found=str(error), fix=fix)) from error
+
+    def answered(self, rows: Sequence[Row], samples: int, settings: Mapping[str, Any]) -> set[str]:
+        """The rows of these that are answered already; what is there of an answer that was cut short is removed.
+
+        Raises:
+            RecipeError: usage/other-settings, where what is there was made otherwise.
+            DataError: data/bad-json.
+        """
+        known = {row.name: row for row in rows}
+        found: dict[str, int] = {}
+        strangers, reworded = 0, 0
+        for line in self.lines():
+            row = known.get(line["row"])
+            strangers += row is None
+            reworded += row is not None and row.prompt != line["prompt"]
+            found[line["row"]] = found.get(line["row"], 0) + 1
+        self._refuse(settings, found, strangers, reworded)
+        done = {name for name, times in found.items() if times == samples}
+        if len(done) < len(found) or not self._ends_whole():
+            self._folder.write_lines(self.file, (line for line in list(self.lines()) if line["row"] in done))
+        return done
+
+    def _ends_whole(self) -> bool:
+        path = self._folder.folder / self.file
+        if not path.is_file() or not path.stat().st_size:
+            return True
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() == b"\n"
+
+    def _refuse(self, settings: Mapping[str, Any], found: Mapping[str, int], strangers: int, reworded: int) -> None:
+        before = self.summary().get("settings")
+        fix = "name another folder with --out, or remove the files of this task"
+        if before is None and found:
+            what = "the folder holds answers, and not the settings that they were made with"
+            raise _other(what, self.where, f"no {self.summary_file} beside it", fix)
+        changes = list(_changes(before or {}, strict(dict(settings)))) if before else []
+        if changes:
+            what = "the answers in this folder were made with other settings"
+            raise _other(what, self.where, "\n".join(changes), fix)
+        if strangers or reworded:
+            told = [f"{strangers:,} answers to rows that are not among those asked now"] if strangers else []
+            told += [f"{reworded:,} answers to rows that were asked in other words"] if reworded else []
+            raise _other("the answers in this folder are to other rows", self.where, "; ".join(told), fix)
+
+
+def _other(what: str, where: str, found: str, fix: str) -> RecipeError:
+    why = "a mean over answers that were made in two ways is the score of neither"
+    return RecipeError(Problem("usage/other-settings", what, where, found, why, fix))
+
+
+def _changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """What differs, by name."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            yield from _changes(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+    elif before != now:
+        yield f"{name}: {_shown(before)} there, {_shown(now)} now"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,138 @@
+"""F9 to F11: one of two processes is killed, hangs, or alone is asked to stop; the other knows, and nothing is lost.
+
+Each takes seconds of start-up, so they are made at full counts only; tests/runs/test_many_processes.py has one of each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import LONG, count
+from outcomes import outcome
+
+import launching
+import tinyruns
+from conftest import make_model
+
+pytestmark = pytest.mark.skipif(not LONG, reason="of several processes one of each fault is in tests/runs")
+
+STEPS, EVERY, KILLS = 60, 5, 4
+"""Of a run, between two checkpoints, and how often one run is killed."""
+
+
+class Pair:
+    """A recipe for two processes, and what its unbroken run comes to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        make_model(folder / "model")
+        tinyruns.write_rows(folder / "rows.jsonl", tinyruns.demonstrations(45))
+        self.seconds = 0.0
+        whole = self.recipe("unbroken")
+        with launching.train(2, whole, "--resume") as launched:
+            launching.wait_for(lambda: _claimed(whole), 120)
+            began = time.monotonic()
+            assert launched.wait(240) == [0, 0], launched.said(0)
+            self.seconds = time.monotonic() - began
+        self.end = _end(whole)
+
+    def recipe(self, name: str, **train: Any) -> Path:
+        """A new run of the same."""
+        values = tinyruns.recipe(
+            self.folder / "model",
+            self.folder / "rows.jsonl",
+            self.folder / name,
+            model={"adapter": {"kind": "lora", "rank": 4, "dropout": 0.1}},
+            train={"global_batch_size": 8, "steps": STEPS, **train},
+            checkpoint={"every": EVERY},
+        )
+        return tinyruns.write_recipe(self.folder / f"{name}.yaml", values)
+
+    def finished(self, recipe: Path, attempt: int) -> None:
+        """Go on to the end and compare with the unbroken run."""
+        with launching.train(2, recipe, "--resume", attempt=attempt) as launched:
+            codes = launched.wait(240)
+            assert codes == [0, 0], launched.said(0) + launched.said(1)
+        assert _end(recipe) == self.end
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return Pair(tmp_path_factory.mktemp("pair"))
+
+
+def test_one_of_two_is_killed(pair: Pair) -> None:
+    chance, named = random.Random("F9"), []
+    with outcome("F9", f"kill -9 of one of two processes at random times, {KILLS} times a run", "ranks2") as found:
+        for run in range(count(1, 20)):
+            recipe = pair.recipe(f"killed-{run}")
+            for attempt in range(KILLS):
+                with found.trial(), launching.train(2, recipe, "--resume", attempt=attempt) as launched:
+                    launching.wait_for(lambda recipe=recipe: _claimed(recipe), 120)
+                    time.sleep(chance.random() * pair.seconds / 2)
+                    rank = chance.randrange(2)
+                    killed = launched.send(rank)
+                    code = launched.processes[1 - rank].wait(30)
+                    named.append(time.monotonic() - killed)
+                    said = launched.said(1 - rank)
+                    # It may have been over already.
+                    assert code == 0 or (code == 8 and f"rank {rank} is lost" in said), said
+                    assert named[-1] <= 10
+            with found.trial():
+                pair.finished(recipe, KILLS)
+        found.note = f"the other ended after {max(named):.1f} s at most; the last trial of a run compares its end"
+
+
+def test_one_of_two_hangs(pair: Pair) -> None:
+    chance, named = random.Random("F10"), []
+    with outcome("F10", "one of two processes is stopped by a signal", "ranks2") as found:
+        for run in range(count(1, 20)):
+            recipe = pair.recipe(f"hung-{run}", steps=100_000)
+            with found.trial(), launching.train(2, recipe) as launched:
+                launching.wait_for(lambda recipe=recipe: (recipe.with_suffix("") / "metrics.jsonl").exists(), 120)
+                time.sleep(chance.random())
+                rank = chance.randrange(2)
+                stopped = launched.send(rank, signal.SIGSTOP)
+                assert launched.processes[1 - rank].wait(60) == 8, launched.said(1 - rank)
+                named.append(time.monotonic() - stopped)
+                assert f"rank {rank} hangs" in launched.said(1 - rank)
+                assert (recipe.with_suffix("") / "stacks" / f"rank-{1 - rank}.txt").stat().st_size > 0
+        found.note = f"named after {min(named):.0f} to {max(named):.0f} s, stacks written"
+
+
+def test_only_one_of_two_is_asked_to_stop(pair: Pair) -> None:
+    chance = random.Random("F11")
+    with outcome("F11", "SIGTERM to one of two processes while they train", "ranks2") as found:
+        for run in range(count(1, 30)):
+            recipe = pair.recipe(f"asked-{run}")
+            with found.trial():
+                with launching.train(2, recipe, "--resume") as launched:
+                    journal = recipe.with_suffix("") / "metrics.jsonl"
+                    launching.wait_for(lambda journal=journal: journal.exists(), 120)
+                    time.sleep(chance.random() / 4)
+                    launched.send(chance.randrange(2), signal.SIGTERM)
+                    codes = launched.wait(60)
+                    assert codes in ([75, 75], [0, 0]), launched.said(0) + launched.said(1)
+                pair.finished(recipe, 1)
+
+
+def _claimed(recipe: Path) -> bool:
+    return (recipe.with_suffix("") / ".holder.json").exists()
+
+
+def _end(recipe: Path) -> dict[str, str]:
+    """Digests of what a run came to."""
+    folder = recipe.with_suffix("")
+    last = max((folder / "checkpoints").glob("step-????????"))
+    found = [*last.glob("*.safetensors"), last / "state.json", *(folder / "model").glob("*.safetensors")]
+    digests = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    kept = [{k: v for k, v in line.items() if k not in ("seconds", "peak_memory_bytes")} for line in lines]
+    return {**digests, "metrics": json.dumps(kept), "evaluations": (folder / "evaluations.jsonl").read_text()}
