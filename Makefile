@@ -45,6 +45,7 @@ bench-training: venv  ## training against TRL and Trainer, and what sharing pref
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/estimate.py
 	$(BIN)/python benchmarks/sharing.py
+	$(BIN)/python benchmarks/checkpoints.py
 	$(BIN)/python benchmarks/training.py $(TRAINED) --work full lora bf16
 
 venv: $(VENV)/.ready

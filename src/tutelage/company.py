@@ -22,7 +22,8 @@ from tutelage.models.load import choose_device
 from tutelage.recipe import Recipe
 from tutelage.runs import Onlooker, Run
 from tutelage.screen import SILENT, Screen
-from tutelage.train.ranks import Ranks, start
+from tutelage.train.meeting import start
+from tutelage.train.ranks import Ranks
 from tutelage.train.watchdog import Watchdog, watched
 
 

@@ -22,8 +22,9 @@ from tutelage.models.training import for_training
 from tutelage.recipe import Full, Lora, TrainOptions
 from tutelage.seeds import derive
 from tutelage.train import pulse
+from tutelage.train.meeting import start
 from tutelage.train.optimizer import build_optimizer
-from tutelage.train.ranks import ALONE, Ranks, start
+from tutelage.train.ranks import ALONE, Ranks
 from tutelage.train.sharding import Replicas, divide
 from tutelage.train.watchdog import watched
 from tutelage.types import Example, Origin

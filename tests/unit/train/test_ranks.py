@@ -12,7 +12,8 @@ import torch
 import launching
 from tutelage.data.share import divide, micro_batches_of_rank
 from tutelage.errors import MachineError, Problem, RecipeError
-from tutelage.train.ranks import ALONE, start
+from tutelage.train.meeting import start
+from tutelage.train.ranks import ALONE
 from tutelage.types import Example, Origin
 
 DRIVER = Path(__file__).with_name("rank_driver.py")
