@@ -362,6 +362,7 @@ def test_a_server_that_cannot_be_reached(address, trainer, tmp_path, monkeypatch
     with _broken_server() as port:
         host = {"status 500": f"127.0.0.1:{port}", "nobody listens": "127.0.0.1:9", "no such name": "tracker.invalid"}
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://canary-user:canary-word@{host[address]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         run = trainer("mlflow")
         run.steps(1, 40)
         assert run.end(40, seconds=1) < 3

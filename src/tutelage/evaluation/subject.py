@@ -86,10 +86,10 @@ class Saved:
         Raises:
             RecipeError: usage/not-a-run. ModelError, SecurityError: what cannot be loaded.
         """
-        from tutelage.generate.chat import _model_folder
+        from tutelage.generate.chat import model_folder
         from tutelage.models.location import locate
 
-        return locate(str(_model_folder(self.model)), trusted=self.trusted)
+        return locate(str(model_folder(self.model)), trusted=self.trusted)
 
     @cached_property
     def digest(self) -> str:

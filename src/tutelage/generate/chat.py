@@ -28,7 +28,7 @@ class Chat:
         """
         from transformers import GenerationConfig
 
-        path = str(_model_folder(folder))
+        path = str(model_folder(folder))
         location = locate(path, trusted=trusted)
         tokenizer = load_tokenizer(location)
         several = isinstance(tokenizer.chat_template, dict) and "default" in tokenizer.chat_template
@@ -60,7 +60,7 @@ class Chat:
         self.stopped = len(ids) < room(self.forward, prompt, max_new_tokens)
 
 
-def _model_folder(folder: str | Path) -> Path:
+def model_folder(folder: str | Path) -> Path:
     path = Path(folder)
     for candidate in (path / "model", path):
         if (candidate / "config.json").is_file() or (candidate / "adapter_config.json").is_file():

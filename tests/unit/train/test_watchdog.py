@@ -148,12 +148,12 @@ def test_whether_a_process_is_there() -> None:
 def test_the_other_process_says_it_and_stops(tmp_path: Path, fault: str, code: int, words: str) -> None:
     began = time.monotonic()
     with launching.Launched(2, [DRIVER, "watch", fault], tmp_path, STACKS=str(tmp_path)) as launched:
-        codes = launched.wait(40)
+        codes = launched.wait(90)
         said = launched.said(0)
     assert codes[0] == code, said
     assert words in said
     assert codes[1] == {"dies": -9, "fails": 5, "hangs": 8, "nothing": 0}[fault]
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     if fault == "hangs":
         stacks = [(tmp_path / "stacks" / f"rank-{rank}.txt").read_text() for rank in range(2)]
         assert "all_reduce" in stacks[0]
