@@ -216,6 +216,9 @@ def _refuse_at_once(resolved: Resolved) -> None:
     config.refuse_misplaced(recipe, resolved.origins)
     track.refuse_missing(recipe.track.to)
     device = choose_device(recipe.model.device) if recipe.model.device != "auto" or recipe.train.compile else "auto"
+    if recipe.train.compile and recipe.train.parallel == "sharded":
+        what, fix = "layers that are divided are not compiled", "train.compile=false, or train.parallel=replicated"
+        raise RecipeError(Problem("recipe/conflict", what, where="train.compile", fix=fix))
     if recipe.train.compile:
         from tutelage.models.compiled import refuse_without_compiler
 

@@ -274,7 +274,9 @@ class Learning:
         checkpoints = self.folder.checkpoints
         found = checkpoints.newest(self.saver.run, lambda *what: broken.append(what), healthy=healthy)
         for folder, reason in broken:
-            self.screen.say(f"note    a checkpoint is not whole and is not used, {folder.name}: {reason}")
+            aside = ".broken-" in folder.name
+            how = "is not whole and was put aside as" if aside else "cannot be read and is not used:"
+            self.screen.say(f"note    a checkpoint {how} {folder.name}: {reason}")
         left = [one for one in broken if one[0].exists()]
         if found is None and (aside := checkpoints.put_aside() or left):
             raise ModelError(

@@ -17,7 +17,7 @@ import tinyruns
 from conftest import make_model
 from tutelage import commands, config, files
 from tutelage.config.names import general
-from tutelage.errors import TutelageError
+from tutelage.errors import ModelError, TutelageError
 from tutelage.models.location import locate
 from tutelage.objectives import nll as objective
 from tutelage.objectives.base import Loss
@@ -57,6 +57,7 @@ TABLE: dict[str, Change] = {
     "model.path": Change("other", "metrics"),
     "model.revision": Change("main", "error"),
     "model.template": Change("alpaca", "data"),
+    "model.trust_remote_code": Change(True, "trusted"),
     "model.adapter.kind": Change("full", "plan", {"model.adapter": {}}),
     "model.adapter.rank": Change(4, "plan"),
     "model.adapter.alpha": Change(32.0, "metrics"),
@@ -201,7 +202,9 @@ def test_the_option_changes_what_it_says(option, observe):
 
 
 def test_a_revision_reaches_the_hub():
-    assert locate("owner/name", "v2").arguments()["revision"] == "v2"
+    with pytest.raises(ModelError) as caught:  # There is no hub here to answer.
+        locate("owner/name", "v2")
+    assert "owner/name at v2" in str(caught.value)
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_name(workdir):
@@ -310,6 +313,7 @@ def _observation(recipe: dict[str, Any], patch: pytest.MonkeyPatch) -> dict[str,
         "micro_batches": calls,
         "plan": {k: v for k, v in plan.items() if k not in ("predicted", "measured", "memory_limit_bytes")},
         "compiled": len(compiled),
+        "trusted": json.loads((run / "environment.json").read_text())["model"]["trust_remote_code"],
         "waits": waits,
         "tasks": result["tasks"],
         "verdict": result["heldout"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 # What the client would do for minutes on end is left to the follower, which tries again by itself.
@@ -32,7 +33,7 @@ class MlFlow:
     durable = True
 
     def __init__(self, told: Identity, remote: str | None) -> None:
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{told.folder / 'mlflow.db'}"
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or _own_database(told.folder)
         self._client = MlflowClient(uri)
         self.remote: str = remote or self._found(told) or self._begun(told)
         run = self._client.get_run(self.remote)
@@ -99,6 +100,16 @@ class MlFlow:
 def open_run(told: Identity, remote: str | None) -> MlFlow:
     """The run, begun or found again."""
     return MlFlow(told, remote)
+
+
+def _own_database(folder: Path) -> str:
+    """A database in the run folder. It is made under another name: one half made could not be mended."""
+    path, part = folder / "mlflow.db", folder / ".mlflow.db.part"
+    if not path.exists():
+        part.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+        part.replace(path)
+    return f"sqlite:///{path}"
 
 
 def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
