@@ -10,7 +10,8 @@ demo: venv            ## teach a small model a skill and show whether it learned
 	$(BIN)/tutelage demo
 
 test: venv            ## the tests, the real 135M model included
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/faults
+	$(BIN)/pytest tests/faults
 
 test-all: test faults ## the tests, and every fault with its full count (hours)
 
