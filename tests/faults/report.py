@@ -1,4 +1,4 @@
-"""The page of the fault matrix: `python tests/faults/report.py RESULTS.json > docs/reliability.md`."""
+"""The page of the fault matrix: `python tests/faults/report.py RESULTS.json [NOTE …] > docs/reliability.md`."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ ELSEWHERE = {
 """Where no line was recorded here, and why."""
 
 
-def page(results: list[dict[str, Any]]) -> str:
-    """The page, as Markdown."""
+def page(results: list[dict[str, Any]], notes: list[str]) -> str:
+    """The page, as Markdown; notes stand beside how it was made."""
     trials, passed = sum(one["trials"] for one in results), sum(one["passed"] for one in results)
     lines = [
         "# Reliability: what was broken, and what held",
@@ -79,7 +79,7 @@ def page(results: list[dict[str, Any]]) -> str:
         "",
         f"{trials:,} trials, {passed:,} passed; {_hours(sum(one['seconds'] for one in results))}.",
         "",
-        *(f"- {line}" for line in made_with()),
+        *(f"- {line}" for line in [*made_with(), *notes]),
         "",
         "## The run",
         "",
@@ -141,4 +141,4 @@ def _hours(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    print(page(json.loads(Path(sys.argv[1]).read_text("utf-8"))), end="")
+    print(page(json.loads(Path(sys.argv[1]).read_text("utf-8")), sys.argv[2:]), end="")
