@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,12 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny models are slower on more threads, and threads that spin while they wait slow everybody else down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _hear_signals() -> None:
+    """Give signals their usual meaning, whatever started the tests: nohup and `&` leave some of them ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _own_cache() -> None:
@@ -32,6 +39,7 @@ def _own_cache() -> None:
 
 
 _own_cache()
+_hear_signals()
 
 pytest_plugins = ["browsing"]
 

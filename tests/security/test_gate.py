@@ -51,6 +51,14 @@ REVIEWED: dict[tuple[str, str], int] = {
     # Modules of the program by names that it lists itself.
     ("imports by name", "__init__.py"): 1,
     ("imports by name", "track/backends/__init__.py"): 1,
+    # The checkers of IFEval, from one of two packages that are named there.
+    ("imports by name", "scoring/instructions.py"): 2,
+    # What a model wrote, and its tests, inside of the sandbox, which is made through the C library.
+    ("exec", "scoring/sandbox/worker.py"): 1,
+    ("exec", "scoring/sandbox/checker.py"): 1,
+    ("imports by name", "scoring/sandbox/checker.py"): 1,
+    ("ctypes", "scoring/sandbox/jail.py"): 1,
+    ("ctypes", "scoring/sandbox/seccomp.py"): 1,
 }
 """How often each stands where; whoever changes a number has read the place."""
 

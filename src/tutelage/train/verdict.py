@@ -84,8 +84,10 @@ def judge(seen: Mapping[int, Seen], own: int, state: Callable[[Mapping[str, Any]
             )
     for rank, one in others.items():
         limit = one.told["limit"]
-        if one.silent > min(limit, SILENT_BUSY):
-            stopped = here[rank] and state(one.place) == "stopped"
+        stopped = here[rank] and state(one.place) == "stopped"
+        # What it told last may be of the phase before; of one that is stopped this process's own phase says more.
+        patience = min(limit, seen[own].told["limit"]) if stopped else limit
+        if one.silent > min(patience, SILENT_BUSY):
             return _hung(rank, one, "it was stopped by a signal" if stopped else "it is there and tells nothing")
         if one.still > limit and not one.told["waiting"]:
             return _hung(rank, one, f"no progress for {one.still:.0f} seconds, and it waits for nobody")

@@ -74,6 +74,8 @@ def test_a_stopped_process_hangs_and_a_busy_one_does_not() -> None:
     assert _judged(_after(30, _seen(), silent=True), state="stopped") is None
     assert _judged(_after(31, _seen(), silent=True), state="stopped") == ("worker/hung", "it was stopped by a signal")
     assert _judged(_after(300, _seen(phase="loading", limit=7200.0), silent=True)) is None
+    # Stopped before it could tell that it trains now, as this process does.
+    assert _judged(_after(31, _seen(phase="loading", limit=7200.0), silent=True), state="stopped") is not None
 
 
 def test_no_progress_is_a_hang_unless_it_waits_for_another() -> None:
