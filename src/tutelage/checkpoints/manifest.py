@@ -11,6 +11,7 @@ A folder whose manifest is missing, or does not describe what lies there, is not
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from dataclasses import dataclass
@@ -65,6 +66,14 @@ class Unreadable(Broken):
     """The system could not read it; another time, or another machine, may."""
 
 
+_PASSING = (errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ETIMEDOUT)
+"""What the system says that may be otherwise another time; and ESTALE, of network folders."""
+
+
+def _kind(error: OSError) -> type[Broken]:
+    return Unreadable if error.errno in (*_PASSING, getattr(errno, "ESTALE", errno.EIO)) else Broken
+
+
 def seal(folder: Path, *, step: int, run: str, facts: dict[str, Any]) -> Checkpoint:
     """Have every file of the folder survive a loss of power, hash it, and write the manifest last."""
     described: dict[str, dict[str, Any]] = {}
@@ -92,7 +101,7 @@ def read(folder: Path) -> Checkpoint:
     except FileNotFoundError:
         raise Broken(f"{FILE} is missing, so the save was not finished") from None
     except OSError as error:
-        raise Unreadable(f"{FILE} cannot be read: {error.strerror}") from None
+        raise _kind(error)(f"{FILE} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise Broken(f"{FILE} cannot be read: {error}") from None
     try:
@@ -132,7 +141,7 @@ def verify(checkpoint: Checkpoint) -> None:
     except FileNotFoundError as error:
         raise Broken(f"{error.filename} is missing") from None
     except OSError as error:
-        raise Unreadable(f"{error.filename or checkpoint.folder} cannot be read: {error.strerror}") from None
+        raise _kind(error)(f"{error.filename or checkpoint.folder} cannot be read: {error.strerror}") from None
 
 
 def _verify(checkpoint: Checkpoint) -> None:
