@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,12 +33,27 @@ def is_full(error: BaseException) -> bool:
     return (isinstance(error, OSError) and error.errno in FULL) or any(words in str(error) for words in said)
 
 
+def nearest(path: Path) -> Path:
+    """The path, or the first folder above it that exists."""
+    found = path.absolute()
+    while not found.exists():
+        found = found.parent
+    return found
+
+
 def free_bytes(path: Path) -> int:
     """On the disk that holds the path, or would."""
-    nearest = path.absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
-    return shutil.disk_usage(nearest).free
+    return shutil.disk_usage(nearest(path)).free
+
+
+def waiting(folder: Path, seconds: int) -> str:
+    """What is said once when `patiently` begins to wait."""
+    return f"note    the disk of {folder} is full; waiting up to {seconds} s for room (checkpoint.wait)"
+
+
+def lines(values: Iterable[Any]) -> str:
+    """Values as the lines of a .jsonl file."""
+    return "".join(json.dumps(strict(value), ensure_ascii=False, allow_nan=False) + "\n" for value in values)
 
 
 @contextmanager

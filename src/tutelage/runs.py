@@ -108,10 +108,7 @@ class Run:
                     fix=f"choose another folder, as in output=runs/NAME, or remove this one{goes_on}",
                 )
             )
-        nearest = self.folder
-        while not nearest.exists():
-            nearest = nearest.parent
-        with files.explained(self.folder, ELSEWHERE), tempfile.NamedTemporaryFile(dir=nearest):
+        with files.explained(self.folder, ELSEWHERE), tempfile.NamedTemporaryFile(dir=files.nearest(self.folder)):
             pass
 
     def is_empty(self) -> bool:
@@ -144,14 +141,13 @@ class Run:
 
     def append(self, name: str, values: Iterable[Any]) -> None:
         """Add lines to a .jsonl file, all of them or none."""
-        lines = (json.dumps(files.strict(v), ensure_ascii=False, allow_nan=False) + "\n" for v in values)
-        path, data = self.folder / name, "".join(lines).encode("utf-8", errors="replace")
+        path, data = self.folder / name, files.lines(values).encode("utf-8", errors="replace")
         with files.explained(path, needed=len(data)):
             files.patiently(lambda: files.append(path, data), self.wait_seconds, self._tell_of_waiting)
 
     def write_lines(self, name: str, values: Iterable[Any]) -> None:
         """Write a .jsonl file whole."""
-        self.write_text(name, "".join(json.dumps(files.strict(v), ensure_ascii=False) + "\n" for v in values))
+        self.write_text(name, files.lines(values))
 
     def forget(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -210,24 +206,22 @@ class Run:
                     yield value
 
     def _tell_of_waiting(self) -> None:
-        waiting = f"waiting up to {self.wait_seconds} s for room (checkpoint.wait)"
-        self._say(f"note    the disk of {self.folder} is full; {waiting}")
+        self._say(files.waiting(self.folder, self.wait_seconds))
 
     def _in_use(self) -> MachineError:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            who = self.read_json(HOLDER)
+        held = ""
+        with contextlib.suppress(KeyError, TypeError):  # Who holds it has not said so yet.
+            who = self.read_json(HOLDER, needed=False)
             held = f"process {who['pid']} on {who['host']} since {who['since']}"
-            return MachineError(
-                Problem(
-                    "machine/run-in-use",
-                    "another process is working in this run folder",
-                    where=str(self.folder),
-                    found=held,
-                    fix="wait for it, or choose another folder, as in output=runs/NAME",
-                )
+        return MachineError(
+            Problem(
+                "machine/run-in-use",
+                "another process is working in this run folder",
+                where=str(self.folder),
+                found=held,
+                fix="wait for it, or choose another folder, as in output=runs/NAME",
             )
-        what = "another process is working in this run folder"
-        return MachineError(Problem("machine/run-in-use", what, str(self.folder), fix="wait for it"))
+        )
 
 
 class Onlooker(Run):

@@ -6,7 +6,6 @@ which all of them must reach; rank 0 seals it when every process said that its p
 
 from __future__ import annotations
 
-import threading
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -79,8 +78,7 @@ class JointSaver(Saver):
         if self.ranks.first and broken is not None:
             self.checkpoints.discard(part)
         elif self.ranks.first:
-            self._thread = threading.Thread(target=self._commit, args=(part, position.step, facts), name="checkpoint")
-            self._thread.start()
+            self._commit_behind(part, position.step, facts)
         return broken
 
     def _begun(self, step: int) -> Path:
@@ -90,18 +88,8 @@ class JointSaver(Saver):
     def _written_slice(self, part: Path, position: Position) -> str | None:
         """Write what this process holds; the name of what is not finite in it."""
         named = partial(name_of, rank=self.ranks.rank, world=self.ranks.world)
-        whole = self.ranks.first
-
-        def attempt() -> None:
-            try:
-                write(part, self.parameters, self.optimizer, position, named=named, position_too=whole)
-            except OSError:
-                raise
-            except Exception as error:
-                if files.is_full(error):
-                    raise OSError(files.FULL[0], str(error)) from error
-                raise
-
+        state = (part, self.parameters, self.optimizer, position)
+        attempt = partial(write, *state, named=named, position_too=self.ranks.first)
         try:
             with files.explained(part):
                 files.patiently(attempt, self.wait_seconds, self._tell)

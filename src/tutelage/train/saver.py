@@ -17,7 +17,7 @@ from torch import nn
 
 from tutelage import files
 from tutelage.checkpoints import Checkpoint, Checkpoints
-from tutelage.errors import MachineError, Problem
+from tutelage.errors import MachineError, Problem, TutelageError
 from tutelage.train.optimizer import FusedAdamW
 from tutelage.train.state import NotFinite, Position, write
 
@@ -55,8 +55,7 @@ class Saver:
                 part = files.patiently(lambda: self._written(position), self.wait_seconds, self._tell)
         except NotFinite as error:
             return str(error)
-        self._thread = threading.Thread(target=self._commit, args=(part, position.step, facts), name="checkpoint")
-        self._thread.start()
+        self._commit_behind(part, position.step, facts)
         return None
 
     def refuse_without_room(self) -> None:
@@ -114,12 +113,15 @@ class Saver:
         part = self.checkpoints.begin(position.step)
         try:
             write(part, self.parameters, self.optimizer, position)
-        except BaseException as error:
+        except BaseException:
             self.checkpoints.discard(part)
-            if not isinstance(error, OSError) and files.is_full(error):
-                raise OSError(files.FULL[0], str(error)) from error  # The writer of safetensors has errors of its own.
             raise
         return part
+
+    def _commit_behind(self, part: Any, step: int, facts: dict[str, Any]) -> None:
+        """Let a thread commit what was written."""
+        self._thread = threading.Thread(target=self._commit, args=(part, step, facts), name="checkpoint")
+        self._thread.start()
 
     def _commit(self, part: Any, step: int, facts: dict[str, Any]) -> None:
         def commit() -> Checkpoint:
@@ -143,10 +145,11 @@ class Saver:
         with files.explained(self.checkpoints.folder):
             try:
                 yield
-            except OSError as error:
-                if not files.is_full(error):
+            except Exception as error:  # The writer of safetensors has errors of its own.
+                if isinstance(error, TutelageError) or not files.is_full(error):
                     raise
-                raise self._full(self._bytes(), f"{error.strerror}; the checkpoints before it are whole") from error
+                said = getattr(error, "strerror", None) or error
+                raise self._full(self._bytes(), f"{said}; the checkpoints before it are whole") from error
 
     def _bytes(self) -> int:
         """Of a checkpoint."""
@@ -167,7 +170,4 @@ class Saver:
         )
 
     def _tell(self) -> None:
-        self.say(
-            f"note    the disk of {self.checkpoints.folder} is full; waiting up to {self.wait_seconds} s for room "
-            "(checkpoint.wait)"
-        )
+        self.say(files.waiting(self.checkpoints.folder, self.wait_seconds))
