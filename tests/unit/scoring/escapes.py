@@ -71,7 +71,7 @@ FILES = {
     "write to the library": (_body("open(os.__file__, 'a')", "return True"), "Read-only|PermissionError"),
     "write to the jail": (_body("open('/jail/checker.py', 'a')", "return True"), "Read-only|PermissionError"),
     "link out": (_body("os.symlink({secret!r}, 'l')", "return open('l').read() == 'secret'"), NO_FILE),
-    "climb out": (_body("return 'etc' in os.listdir('/work/../../..')"), "AssertionError"),
+    "climb out": (_body("return 'etc' in os.listdir(os.getcwd() + '/../../..')"), "AssertionError"),
     "large file": (
         _body(
             "with open('a', 'wb') as a:", "    for _ in range(24):", "        a.write(bytes(1 << 20))", "return True"
