@@ -13,7 +13,9 @@ test: venv            ## the tests, the real 135M model included
 	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/faults
 	$(BIN)/pytest tests/faults
 
-test-all: test faults ## the tests, and every fault with its full count (hours)
+test-all: venv        ## the tests, those of lm-eval too, and every fault with its full count (hours)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lm-eval]"
+	$(MAKE) test faults
 
 FAULTS := $(CURDIR)/build/faults.json
 faults: venv          ## break real runs at full counts, and write what held into docs/reliability.md

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,16 @@ def browser() -> str:
     if found is None:
         pytest.skip("no Chromium")
     return found
+
+
+@pytest.fixture(scope="module")
+def chromium(browser: str) -> Iterator[Any]:
+    """The browser with its pages in hand, by Playwright: `chromium.new_context(...)` opens one."""
+    playing = pytest.importorskip("playwright.sync_api", reason="no Playwright")
+    with playing.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture

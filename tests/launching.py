@@ -31,6 +31,7 @@ class Launched:
             "OMP_NUM_THREADS": 1,
             **more,
         }
+        self.attempt = attempt
         self.logs = [folder / f"rank-{attempt}-{rank}.log" for rank in range(world)]
         self.processes: list[subprocess.Popen[bytes]] = []
         for rank, log in enumerate(self.logs):
@@ -60,6 +61,10 @@ class Launched:
         """Send a signal to one of them; when that was."""
         self.processes[rank].send_signal(number)
         return time.monotonic()
+
+    def watched(self) -> bool:
+        """Whether the processes have met and watch one another; before that only their launcher knows who is lost."""
+        return bool(self.store.check([f"tutelage/watchdog/{self.attempt}/beat/{n}" for n in range(len(self.logs))]))
 
     def wait(self, seconds: float = 90.0) -> list[int]:
         """The exit codes of all."""

@@ -3,110 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tutelage.config import Resolved
-from tutelage.data.dataset import Dataset, prepare
+from tutelage.data.canaries import with_canaries
+from tutelage.data.dataset import prepare
 from tutelage.data.encode import Encoder
-from tutelage.data.examples import Examples, Training
-from tutelage.data.mixture import Mixture, portions
-from tutelage.data.plan import global_batches, total_steps
+from tutelage.data.plan import global_batches
 from tutelage.data.share import micro_batches_of_rank
 from tutelage.data.stream import Progress
 from tutelage.errors import ModelError, Problem
-from tutelage.models.location import Location, locate, position_limit, refuse_adapter
+from tutelage.models.location import locate, position_limit, refuse_adapter
 from tutelage.models.precision import Precision, born, resolve
 from tutelage.models.tokenizer import chat_tokenizer, load_tokenizer
+from tutelage.prepared import Prepared
 from tutelage.recipe import Recipe
-from tutelage.runs import Run
-from tutelage.screen import Screen
 from tutelage.types import Example
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedTokenizerBase
 
-    from tutelage.evaluate.measure import Measure
     from tutelage.models.forward import Forward
     from tutelage.train.choice import Choice
     from tutelage.train.loop import Group
     from tutelage.train.ranks import Ranks
     from tutelage.train.work import Work
 
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that can be known without the weights."""
-
-    recipe: Recipe
-    location: Location
-    tokenizer: PreTrainedTokenizerBase
-    encoder: Encoder
-    dataset: Dataset
-
-    @cached_property
-    def training(self) -> Training:
-        """What is trained on, by slot."""
-        return self.dataset.training()
-
-    @cached_property
-    def mixture(self) -> Mixture:
-        """How much of each source an epoch holds, and the order of each epoch."""
-        data, slots = self.recipe.data, self.training
-        lengths = self.dataset.store.lengths[slots.at(0)]
-        sizes, tokens = (
-            np.bincount(slots.source, weights=weights, minlength=len(data.train)).astype(int).tolist()
-            for weights in (None, lengths)
-        )
-        return Mixture(portions(data.train, sizes, tokens, data.mixture), seed=self.recipe.train.seed)
-
-    @cached_property
-    def train(self) -> Examples:
-        """What is trained on, each example once."""
-        return self.dataset.examples("train")
-
-    @cached_property
-    def heldout(self) -> Examples:
-        """What is measured on."""
-        return self.dataset.examples("heldout", self.recipe.evaluate.examples)
-
-    @property
-    def epochs(self) -> int | None:
-        """Passes over the data; None when the run is given in steps."""
-        options = self.recipe.train
-        return options.epochs if options.epochs is not None else (1 if options.steps is None else None)
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of the run."""
-        options = self.recipe.train
-        return total_steps(self.mixture.size, size=options.global_batch_size, epochs=self.epochs, steps=options.steps)
-
-    @property
-    def questions(self) -> int:
-        """How many held-out prompts are answered, at most."""
-        options = self.recipe.evaluate
-        return options.samples if options.score == "none" else max(options.samples, options.score_rows)
-
-    @property
-    def stop_ids(self) -> list[int]:
-        """What ends an answer: the tokens that the data ends its answers with, the most frequent first."""
-        return sorted(self.dataset.stop_ids, key=lambda id: -self.dataset.stop_ids[id])
-
-    def describe(self) -> dict[str, Any]:
-        """What `data.json` holds."""
-        template = self.encoder.template
-        text = self.encoder.tokenizer.backend.id_to_token
-        return {
-            "ledger": self.dataset.ledger.as_json(),
-            **self.dataset.describe(),
-            "template": None if template is None else {"name": template.name, "sha256": template.sha256},
-            "stop_tokens": [{"id": id, "text": text(id), "count": self.dataset.stop_ids[id]} for id in self.stop_ids],
-        }
+ASKED = 128
+"""Tokens of a task's prompt, as the plan has it."""
 
 
 def prepare_data(
@@ -137,7 +65,8 @@ def prepare_data(
     tokenizer = load_tokenizer(location)
     backend, template = chat_tokenizer(tokenizer, recipe.model)
     encoder = Encoder(backend, template, thinking_weight=recipe.data.thinking_weight)
-    return Prepared(recipe, location, tokenizer, encoder, prepare(recipe.data, encoder, progress, say))
+    data = with_canaries(recipe.data, recipe.evaluate.canaries, recipe.train.seed)
+    return Prepared(recipe, location, tokenizer, encoder, prepare(data, encoder, progress, say))
 
 
 def groups(
@@ -157,11 +86,12 @@ def groups(
     rank, world = (0, 1) if ranks is None else (ranks.rank, ranks.world)
     for step, examples in global_examples(prepared, after=after):
         cut = partial(micro_batches_of_rank, examples, share=share, rank=rank, world=world, lockstep=lockstep)
-        origins = [example.origin for example in examples]
+        rows, places = [example.origin for example in examples], [example.index for example in examples]
         batches = [] if step in passed_over else cut(token_budget)
         weight = 0.0 if step in passed_over else sum(float(one.weights.sum(dtype=np.float64)) for one in examples)
         # Divided layers meet in each micro-batch, so one process cannot cut anew by itself.
-        yield Group(step, batches, origins, prepared.recipe.train.seed, None if lockstep else cut, weight)
+        epoch = 1 + (step - 1) // -(-prepared.mixture.size // prepared.recipe.train.global_batch_size)
+        yield Group(step, batches, rows, prepared.recipe.train.seed, None if lockstep else cut, weight, places, epoch)
 
 
 def global_examples(prepared: Prepared, *, after: int = 0) -> Iterator[tuple[int, list[Example]]]:
@@ -191,6 +121,7 @@ def formats(prepared: Prepared, device: str) -> Precision:
 
 def work(prepared: Prepared) -> Work:
     """What the run computes."""
+    from tutelage.evaluate.asking import chosen
     from tutelage.train.schedule import evaluation_points
     from tutelage.train.work import Work
 
@@ -198,6 +129,12 @@ def work(prepared: Prepared) -> Work:
     options, size = recipe.evaluate, recipe.train.global_batch_size
     epoch_tokens = sum(portion.taken * portion.tokens / max(1, portion.size) for portion in mixture.portions)
     asked = prepared.dataset.asking(prepared.questions)
+    measurements = 2 + len(evaluation_points(prepared.steps, options.points))
+    prompts = [row.examples[0].prompt_length for row in asked]
+    for errand in chosen(options.tasks):
+        # A longer answer counts as several, each as long as a held-out row's may be.
+        rows = len(errand.chosen(options.task_rows))
+        prompts += [ASKED] * -(-rows * errand.task.max_new_tokens // options.max_new_tokens)
     return Work(
         train=prepared.train,
         heldout=prepared.heldout,
@@ -205,13 +142,25 @@ def work(prepared: Prepared) -> Work:
         steps=prepared.steps,
         tokens_per_step=epoch_tokens / -(-mixture.size // size),
         global_batch_size=size,
-        measurements=2 + len(evaluation_points(prepared.steps, options.points)),
-        prompts=[row.examples[0].prompt_length for row in asked],
+        measurements=measurements,
+        looked_at=_looked_at(prepared, measurements),
+        prompts=prompts,
         max_new_tokens=options.max_new_tokens,
         answer_tokens=float(prepared.train.supervised.mean()),
         merged=recipe.export.merged,
         checkpoints=recipe.checkpoint.keep + 1,
     )
+
+
+def _looked_at(prepared: Prepared, measurements: int) -> int:
+    """Tokens of general text each time, and of held-out answers alone, after examples, and after those alone."""
+    from tutelage.evaluate.general import LIMIT_TOKENS
+    from tutelage.evaluate.shots import SHOTS
+
+    options = prepared.recipe.evaluate
+    general = LIMIT_TOKENS * (1 + len(options.general)) * measurements if options.drift else 0
+    rows = min(options.knowledge, len(prepared.heldout))
+    return general + int(rows * (3 + 2 * SHOTS) * float(prepared.train.lengths.mean()))
 
 
 def choose(resolved: Resolved, prepared: Prepared, device: str) -> tuple[Resolved, Prepared, Choice]:
@@ -259,7 +208,7 @@ def plan(prepared: Prepared, forward: Forward, parameters: dict[str, nn.Paramete
         "global_batch_size": prepared.recipe.train.global_batch_size,
         "learning_rate": prepared.recipe.learning_rate,
         "epoch_examples": prepared.mixture.size,
-        "mixture": describe_mixture(prepared),
+        "mixture": prepared.describe_mixture(),
         "tokens": int(train.lengths.sum()),
         "supervised_tokens": int(train.supervised.sum()),
         "parameters": sum(p.numel() for p in every),
@@ -270,29 +219,3 @@ def plan(prepared: Prepared, forward: Forward, parameters: dict[str, nn.Paramete
         **formats(prepared, forward.device.type).describe(),
         **choice.as_json(),
     }
-
-
-def describe_mixture(prepared: Prepared) -> list[dict[str, Any]]:
-    """For each source its examples and tokens, how many of them an epoch takes, and how often the run passes it."""
-    size = prepared.mixture.size
-    steps, batch = prepared.steps, prepared.recipe.train.global_batch_size
-    whole, rest = divmod(steps, -(-size // batch))  # the last step of an epoch is smaller
-    epochs = prepared.epochs if prepared.recipe.train.steps is None else whole + rest * batch / size
-    return [
-        {
-            "source": portion.name,
-            "examples": portion.size,
-            "tokens": portion.tokens,
-            "taken": portion.taken,
-            "epochs": round(portion.epochs * (epochs or 0), 3),
-        }
-        for portion in prepared.mixture.portions
-    ]
-
-
-def measure(prepared: Prepared, folder: Run, screen: Screen, ranks: Ranks) -> Measure:
-    """What the run's model is measured on, and where that is written down."""
-    from tutelage.evaluate.measure import Measure
-
-    tokenizer, options = prepared.encoder.tokenizer, prepared.recipe.evaluate
-    return Measure(prepared.dataset, prepared.heldout, tokenizer, options, prepared.stop_ids, folder, screen, ranks)

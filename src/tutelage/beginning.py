@@ -14,10 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tutelage import assemble, config, environment
-from tutelage.assemble import Prepared
 from tutelage.config import Resolved
 from tutelage.data.show import preview_rows
 from tutelage.lineage import Lineage, with_steps
+from tutelage.prepared import Prepared
 from tutelage.recipe import Recipe
 from tutelage.runs import Onlooker, Run
 from tutelage.screen import Screen
@@ -54,6 +54,10 @@ class Beginning:
     """Tokens computed at once: the plan's choice, and less after memory ran out."""
     checkpointing: Kind = "none"
     """The plan's choice."""
+    until: int | None = None
+    """The step after which the run stops, to be continued later."""
+    measuring: Measure | None = None
+    """What is measured on, once it was asked for."""
     followers: Followers | None = None
     """Who tells the trackers."""
 
@@ -149,7 +153,11 @@ class Beginning:
     @property
     def measure(self) -> Measure:
         """What the model is measured on, before, during and after."""
-        return assemble.measure(self.prepared, self.folder, self.screen, self.ranks)
+        if self.measuring is None:
+            from tutelage.measurements import measure
+
+            self.measuring = measure(self.prepared, self.folder, self.screen, self.ranks)
+        return self.measuring
 
     def adapt(self, forward: Forward) -> dict[str, nn.Parameter]:
         """Switch on what is trained."""

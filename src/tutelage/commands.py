@@ -10,12 +10,12 @@ from typing import Any
 
 from tutelage import assemble, config, track
 from tutelage import lineage as lineages
-from tutelage.assemble import Prepared
 from tutelage.config import Resolved
 from tutelage.data.show import PreviewRow, preview_rows
 from tutelage.errors import Problem, RecipeError, StoppedError
 from tutelage.experiment import Experiment
 from tutelage.models.load import choose_device
+from tutelage.prepared import Prepared
 from tutelage.recipe import Recipe
 from tutelage.runs import Run
 from tutelage.screen import SILENT, Screen
@@ -68,7 +68,7 @@ def check(
             "steps": prepared.steps,
             "epochs": prepared.epochs,
             "epoch_examples": prepared.mixture.size,
-            "mixture": assemble.describe_mixture(prepared),
+            "mixture": prepared.describe_mixture(),
             **fits,
         },
         "needs": needs,
@@ -99,11 +99,13 @@ def train(
     *,
     resume: bool = False,
     allow_data_change: bool = False,
+    until: int | None = None,
 ) -> dict[str, Any]:
     """Run the recipe: measure, train, measure again, save, prove, report. The value is `result.json`.
 
     With `resume`, a run that its folder holds is continued, or its result given where it is done. With
-    `allow_data_change` it goes on with other rows than before, which `run.json` then says.
+    `allow_data_change` it goes on with other rows than before, which `run.json` then says. With `until` it stops
+    after that step, measured and saved; continued later, it is the run that it would have been.
 
     Raises:
         TutelageError: what went wrong; the run folder then holds what was reached.
@@ -116,19 +118,19 @@ def train(
         if os.environ.get("WORLD_SIZE", "1") != "1":
             from tutelage import company
 
-            options = {"resume": resume, "allow_data_change": allow_data_change}
+            options = {"resume": resume, "allow_data_change": allow_data_change, "until": until}
             return company.train(resolved, screen, **options, prepare=_prepare, finished=_done)
         with folder.locked():
             lineage, resolved = lineages.begin(folder, resolved, resume=resume)
             folder.claim()
             prepared = _prepare(resolved.recipe, screen)
             lineage.refuse_other_content(prepared, allow_data_change=allow_data_change)
-            if done := _done(folder, prepared.steps):
+            if done := _done(folder, prepared):
                 screen.say(f"done    {folder.folder} holds the whole run; `tutelage report` shows it again")
                 return done
             for change in lineage.changes:
                 screen.say(f"resume  {change}")
-            return Experiment(resolved, prepared, screen, lineage).run()
+            return Experiment(resolved, prepared, screen, lineage, until=until).run()
     except StopRequested as signal:
         raise _stopped(folder, str(signal)) from None
     finally:
@@ -150,15 +152,19 @@ def _refuse_fewer_steps(folder: Run, steps: int) -> None:
         )
 
 
-def _done(folder: Run, steps: int) -> dict[str, Any] | None:
+def _done(folder: Run, prepared: Prepared) -> dict[str, Any] | None:
     """The result of a run that made all of its steps and was proved; None for one that has something to do.
 
     Raises:
         RecipeError: recipe/changed, when it has made more.
     """
-    _refuse_fewer_steps(folder, steps)
+    _refuse_fewer_steps(folder, prepared.steps)
     result: dict[str, Any] | None = folder.read_json("result.json", needed=False)
-    if result is None or result["status"] != "done" or result["steps"] < steps:
+    if result is None or result["status"] != "done":
+        return None
+    options = prepared.recipe.evaluate
+    in_vain = result.get("ended_early") == {"patience": options.patience, "margin": options.margin}
+    if result["steps"] < prepared.steps and not in_vain:
         return None
     if not (folder.folder / "report.html").is_file():
         report(folder.folder)
@@ -199,15 +205,15 @@ def _free(folder: Path) -> Path:
     return next(path for path in names if not path.exists() or (path.is_dir() and not any(path.iterdir())))
 
 
-def report(folder: str | Path) -> Path:
-    """Write `report.html` of a run again; its path.
+def report(folder: str | Path, others: Sequence[str | Path] = ()) -> Path:
+    """Write `report.html` of a run again, with the curves of others beside its own; its path.
 
     Raises:
         RecipeError: usage/not-a-run.
     """
     from tutelage.report.page import write
 
-    return write(Path(folder))
+    return write(Path(folder), [Path(other) for other in others])
 
 
 def _refuse_at_once(resolved: Resolved) -> None:

@@ -13,12 +13,13 @@ from dataclasses import asdict
 from typing import Any
 
 from tutelage import lineage as lineages
-from tutelage.assemble import Prepared, formats
+from tutelage.assemble import formats
 from tutelage.config import Resolved
 from tutelage.errors import DataError, Problem, RecipeError
 from tutelage.experiment import Experiment
 from tutelage.lineage import Lineage, with_steps
 from tutelage.models.load import choose_device
+from tutelage.prepared import Prepared
 from tutelage.recipe import Recipe
 from tutelage.runs import Onlooker, Run
 from tutelage.screen import SILENT, Screen
@@ -33,8 +34,9 @@ def train(
     *,
     resume: bool,
     allow_data_change: bool,
+    until: int | None,
     prepare: Callable[[Recipe, Screen], Prepared],
-    finished: Callable[[Run, int], dict[str, Any] | None],
+    finished: Callable[[Run, Prepared], dict[str, Any] | None],
 ) -> dict[str, Any]:
     """The same as a run of one process, on all of them; `result.json`.
 
@@ -54,14 +56,14 @@ def train(
             prepared = _prepared(ranks, resolved.recipe, screen, prepare)
             # A row on one process must be the same row on all.
             _same_rows(ranks.gather(prepared.dataset.store.digest()))
-            if done := ranks.by_first(lambda: finished(folder, prepared.steps)):
+            if done := ranks.by_first(lambda: finished(folder, prepared)):
                 screen.say(f"done    {folder.folder} holds the whole run; `tutelage report` shows it again")
                 return dict(done)
             ranks.together(lambda: lineage.refuse_other_content(prepared, allow_data_change=allow_data_change))
         for change in lineage.changes:
             screen.say(f"resume  {change}")
         screen.say(f"ranks   {ranks.world} processes, {resolved.recipe.train.parallel}")
-        return _run(Experiment(resolved, prepared, screen, lineage, ranks), watchdog)
+        return _run(Experiment(resolved, prepared, screen, lineage, ranks, until=until), watchdog)
 
 
 def is_one_of_many() -> bool:

@@ -38,6 +38,7 @@ CODES: dict[str, str] = {
     "usage/other-settings": "The folder holds results that were made with other settings, by another model, or from "
     "other rows. They are never mixed.",
     "usage/no-results": "The folder named holds no results of `tutelage eval`, and no run with answers to compare.",
+    "usage/no-record": "The run holds no record of what each of its rows cost, so nothing can be said of single rows.",
     "usage/not-paired": "The results were not made from the same rows, asked in the same words and scored in the same "
     "way, so they cannot be compared row by row.",
     # data (exit 3)
@@ -101,6 +102,7 @@ CODES: dict[str, str] = {
     "machine/endpoint-failed": "An endpoint could not be reached, or did not answer however often it was asked.",
     "machine/endpoint-refused": "An endpoint refused a request, and would refuse it again.",
     "machine/endpoint-answer": "What an endpoint answered is not what its protocol says.",
+    "machine/port-taken": "Another process listens on the port that was asked for, or this user may not.",
     "machine/no-device": "The device asked for is not present.",
     "machine/out-of-memory": "Memory ran out, or would: the plan or the rehearsal found it before the first step.",
     "machine/out-of-time": "The run would take longer than `budget.time` allows.",

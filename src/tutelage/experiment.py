@@ -16,17 +16,21 @@ from tutelage import track
 from tutelage.beginning import Beginning
 from tutelage.errors import TutelageError
 from tutelage.learning import Learning
-from tutelage.runs import summary
+from tutelage.runs import MEASUREMENTS, summary
 from tutelage.screen import SILENT
 from tutelage.signals import SIGNALS, StopRequested
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from tutelage.evaluate.course import Course
     from tutelage.evaluate.measure import Measured
     from tutelage.evaluate.samples import Question
     from tutelage.models.forward import Forward
     from tutelage.train.sharding import Shards
+
+MEASURED = (*MEASUREMENTS, "samples.jsonl", "tasks.jsonl")
+"""What is written anew when the base model is measured anew."""
 
 
 @dataclass(slots=True)
@@ -58,6 +62,7 @@ class Experiment(Beginning):
 
         ranks = self.ranks
         with self.stage("planning"):
+            ranks.together(lambda: self.measure)  # A file that is named and cannot be read is told of now.
             ranks.only_first(self.plan)
             self.follow()
         with self.stage("loading"):
@@ -78,12 +83,13 @@ class Experiment(Beginning):
                 self.follow()
             with self.stage("evaluating"), without_adapter(forward.model):
                 base = self.before(forward, questions)
-            done = self.learn(forward, parameters)
+            step, course = self.learn(forward, parameters)
             with self.stage("evaluating"):
-                tuned = self.measure.model(forward, questions, "tuned", step=done, token_budget=self.token_budget)
+                budget, known = self.token_budget, course.measured.get(step)
+                tuned = self.measure.model(forward, questions, "tuned", step=step, token_budget=budget, loss=known)
         with self.stage("exporting"):
             saved = ranks.only_first(partial(self.save, forward)) or {}
-            result: dict[str, Any] = ranks.by_first(partial(self.finish, forward, base, tuned, saved))
+            result: dict[str, Any] = ranks.by_first(partial(self.finish, forward, base, tuned, course, saved))
         return result
 
     @contextlib.contextmanager
@@ -96,19 +102,19 @@ class Experiment(Beginning):
     def before(self, forward: Forward, questions: list[Question]) -> Measured:
         """The base model measured; once for a run, whatever breaks it off."""
         if self.lineage.other_rows:
-            for name in ("base.json", "evaluations.jsonl", "samples.jsonl"):
+            for name in ("base.json", *MEASURED):
                 self.folder.forget(name)
         known = self.folder.read_json("base.json") if self.ranks.first else None
         if self.ranks.broadcast(known is not None):
             return self.measure.recalled(known, questions)
-        for name in ("evaluations.jsonl", "samples.jsonl"):
+        for name in MEASURED:
             self.folder.forget(name)
-        base = self.measure.model(forward, questions, "base", step=0, token_budget=self.token_budget)
+        base = self.measure.base(forward, questions, token_budget=self.token_budget)
         self.folder.write_json("base.json", base.as_json())
         return base
 
-    def learn(self, forward: Forward, parameters: dict[str, nn.Parameter]) -> int:
-        """The optimizer steps; how many were made."""
+    def learn(self, forward: Forward, parameters: dict[str, nn.Parameter]) -> tuple[int, Course]:
+        """The optimizer steps; the one whose weights the model then has, and what was measured on the way."""
         options, total = self.recipe.train, self.prepared.steps
         trained = sum(p.numel() for p in parameters.values())
         whole, shards = forward, None
@@ -118,18 +124,19 @@ class Experiment(Beginning):
             forward, shards = divide(forward, self.ranks)
             parameters = shards.parameters
         given = (self.prepared, self.folder, self.screen, self.measure, forward, parameters)
-        learning = Learning.begin(*given, self.precision, self.lineage.run, self.ranks, shards)
+        learning = Learning.begin(*given, self.precision, self.lineage.run, self.ranks, shards, self.until)
         learning.token_budget = self.token_budget
         if self.followers is not None:
             learning.look_around = self.followers.check
         self.screen.say(f"train   {trained:,} parameters, {total:,} steps of {options.global_batch_size} examples")
         learning.go_on()
         learning.run()
+        step = learning.take_best()
         self.token_budget = learning.token_budget
         learning.optimizer.zero_grad()  # What is measured next needs no gradients.
         if shards is not None:
             self.put_together(whole, shards)
-        return learning.done
+        return step, learning.course
 
     def put_together(self, forward: Forward, shards: Shards) -> None:
         """The model in one piece again, on every process, with what was trained."""
@@ -162,18 +169,20 @@ class Experiment(Beginning):
                 given=given,
             )
 
-    def finish(self, forward: Forward, base: Measured, tuned: Measured, saved: dict[str, Any]) -> dict[str, Any]:
+    def finish(
+        self, forward: Forward, base: Measured, tuned: Measured, course: Course, saved: dict[str, Any]
+    ) -> dict[str, Any]:
         """The answer, for machines and for people."""
         from tutelage.evaluate.outcome import answer
         from tutelage.report.page import write
         from tutelage.train.memory import peak_memory_bytes
 
-        ledger = self.prepared.dataset.ledger.as_json()
+        ledger, made = self.prepared.dataset.ledger.as_json(), summary(self.folder)
         result = {
             "status": "done",
             "ledger": {key: ledger[key] for key in ("rows", "trained", "heldout", "dropped")},
-            **answer(base, tuned, self.prepared.dataset, self.prepared.heldout, self.recipe.evaluate),
-            **summary(self.folder),
+            **answer(base, tuned, self.measure, course, done=made["steps"]),
+            **made,
             "peak_memory_bytes": peak_memory_bytes(forward.device),
             "seconds": time.perf_counter() - self.started,
             "sessions": len(self.lineage.sessions) + 1,

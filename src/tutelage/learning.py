@@ -7,22 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tutelage import assemble
-from tutelage.assemble import Prepared
-from tutelage.checkpoints import Checkpoint
-from tutelage.errors import ModelError, Problem
-from tutelage.runs import Run
+from tutelage.prepared import Prepared
+from tutelage.runs import MEASUREMENTS, Run
 from tutelage.screen import Advance, Screen
 from tutelage.signals import SIGNALS, StopRequested
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from tutelage.evaluate.course import Course
     from tutelage.evaluate.measure import Measure
     from tutelage.models.forward import Forward
     from tutelage.models.precision import Precision
@@ -47,6 +45,7 @@ class Learning:
     parameters: dict[str, nn.Parameter]
     optimizer: FusedAdamW
     guard: Guard
+    course: Course
     saver: JointSaver
     ranks: Ranks
     shards: Shards | None = None
@@ -57,10 +56,8 @@ class Learning:
     """The same, where memory ran out."""
     done: int = 0
     """Steps that were made."""
-    points: set[int] = field(default_factory=set)
-    """Steps after which the held-out loss is measured."""
-    losses: dict[int, float] = field(default_factory=dict)
-    """What was measured at those."""
+    ended: bool = False
+    """Whether no further step is made, although the recipe asks for more: the last ones were in vain."""
     look_around: Callable[[], None] = lambda: None
     """Called after each step."""
     kept: int | None = None
@@ -78,12 +75,13 @@ class Learning:
         run: str,
         ranks: Ranks,
         shards: Shards | None = None,
+        until: int | None = None,
     ) -> Learning:
         """Before its first step."""
+        from tutelage import measurements
         from tutelage.train.guard import Guard
         from tutelage.train.joint import JointSaver
         from tutelage.train.optimizer import build_optimizer
-        from tutelage.train.schedule import evaluation_points
         from tutelage.train.sharding import Replicas
 
         recipe = prepared.recipe
@@ -103,9 +101,9 @@ class Learning:
             shards=shards,
         )
         guard = Guard(recipe.guard, go_on_from=saver.where)
-        points = evaluation_points(prepared.steps, recipe.evaluate.points) if prepared.heldout else set()
-        parts = (prepared, folder, screen, measure, forward, parameters, optimizer, guard, saver, ranks, shards)
-        return Learning(*parts, points=points)
+        course = measurements.course(prepared, until)
+        parts = (prepared, folder, screen, measure, forward, parameters, optimizer, guard, course, saver, ranks, shards)
+        return Learning(*parts)
 
     def go_on(self) -> None:
         """Take up the run where its newest verified checkpoint left it; without one, at the beginning."""
@@ -113,13 +111,11 @@ class Learning:
             total, last = self.prepared.steps, self.saver.last
             self.screen.say(f"resume  after step {self.done:,} of {total:,}, from {last.folder if last else 'rank 0'}")
         self.folder.cut_back(self.done)
-        self.losses = {int(step): float(loss) for step, loss in self.ranks.by_first(self._measured_before)}
+        self.course.restore(self.ranks.by_first(lambda: list(self.folder.read_lines("heldout.jsonl"))))
+        if self.course.asks_for(self.done):  # Of one that was broken off half may be written.
+            self.folder.cut_back(self.done - 1, MEASUREMENTS)
         if self.done < self.prepared.steps:
             self.saver.refuse_without_room()
-
-    def _measured_before(self) -> list[tuple[int, float]]:
-        lines = self.folder.read_lines("evaluations.jsonl")
-        return [(line["step"], line["nll"]) for line in lines if line["step"] in self.points and line["nll"]]
 
     def run(self) -> None:
         """Make the steps that are left.
@@ -135,16 +131,22 @@ class Learning:
                 self._between()
                 if self.done:
                     advance(self.done)
-                while self.done < self.prepared.steps:
+                while self._goes_on:
                     try:
                         for step in self._steps():
                             self._note(step, advance)
                             self._between()
+                            if not self._goes_on:
+                                break
                     except RollBack as back:
                         self._go_back(back, advance)
             self.saver.finish()
         finally:
             self.saver.join()  # What was begun is committed before anybody else may have the folder.
+
+    @property
+    def _goes_on(self) -> bool:
+        return self.done < self.prepared.steps and not self.ended
 
     def _steps(self) -> Iterator[Step]:
         from tutelage.objectives.nll import nll
@@ -190,13 +192,14 @@ class Learning:
     def _between(self) -> None:
         """What is due after the last step."""
         options, step = self.prepared.recipe.checkpoint, self.done
-        stop, known = self._stop(), step in self.losses
-        if step in self.points and not known and not stop:
+        paused = self.course.pauses_at(step)
+        stop, open_ = self._stop(), self.course.asks_for(step)
+        if open_ and not stop:
             self._measure(step)
             stop = self._stop()
         # A save that a signal asked for came before the measurement; it is made again with it.
-        told = not known and step in self.losses
-        due = step % options.every == 0 or step in self.points or step == self.prepared.steps
+        told = open_ and not self.course.asks_for(step)
+        due = step % options.every == 0 or step in self.course.points or paused or step == self.prepared.steps
         first = step == 0 and self.guard.goes_back
         if (self.kept != step or told) and (first or (step > 0 and (due or stop))):
             self._save(step)
@@ -204,6 +207,23 @@ class Learning:
             self.saver.finish()
             names = self.ranks.gather(SIGNALS.requested)
             raise StopRequested(next(name for name in names if name is not None))
+        if paused:
+            self.saver.finish()
+            raise StopRequested(f"--until {self.course.until}")
+        if not self.ended and self.course.in_vain(step):
+            self.ended = True
+            self.screen.say(f"stop    after step {step:,} of {self.prepared.steps:,}: {self.course.reason}")
+
+    def take_best(self) -> int:
+        """Stand at the step whose weights are exported: an earlier one where that is clearly better; its number."""
+        best = self.course.better_than(self.done)
+        if best is None or self.prepared.recipe.export.step == "last":
+            return self.done
+        if self.saver.restored(self.ranks.only_first(partial(self.saver.of_step, best))) is None:
+            self.screen.say(f"note    step {best} has the lowest held-out loss, but its checkpoint is not whole")
+            return self.done
+        self.screen.say(f"best    step {best:,} has the lowest held-out loss, and is exported")
+        return best
 
     def _stop(self) -> bool:
         """Whether the run was asked to stop, on any process.
@@ -221,18 +241,18 @@ class Learning:
         interruptible = SIGNALS.released() if self.ranks.alone else nullcontext()
         try:
             with self.ranks.pulse.during("evaluating"), interruptible:
-                loss = self.measure.loss(self.forward, f"step {step}", step=step, token_budget=self.token_budget)
+                loss = self.measure.point(self.forward, step=step, token_budget=self.token_budget)
         except StopRequested:
             return  # The step is saved first; the measurement is made when the run goes on.
         finally:
             if self.shards is not None:
                 self.shards.give_back()
-        self.losses[step] = loss.nll
+        self.course.measured[step] = loss
 
     def _save(self, step: int) -> None:
         from tutelage.train.state import Position
 
-        facts = {"healthy": self.guard.in_a_row == 0, "heldout_nll": self.losses.get(step)}
+        facts = {"healthy": self.guard.in_a_row == 0, "heldout_nll": self.course.nll_at(step)}
         broken = self.saver.save(Position(step, self.reduced, self.guard.state()), facts)
         if broken is not None:
             self.guard.refuse_state(step, broken)
@@ -248,7 +268,7 @@ class Learning:
         if self.ranks.first:
             self.folder.checkpoints.remove_after(self.done)
         self.folder.cut_back(self.done)
-        self.losses = {step: loss for step, loss in self.losses.items() if step <= self.done}
+        self.course.forget_after(self.done)
         advance(self.done - was)
         self.screen.say(
             f"note    step {back.step} is not sound ({back}); back to step {self.done}, and its rows are passed over"
@@ -256,41 +276,13 @@ class Learning:
 
     def _restore(self, *, healthy: bool = False) -> bool:
         """Stand where the newest verified checkpoint stands; False where there is none."""
-        found = self.ranks.only_first(partial(self._newest, healthy=healthy))
+        found = self.ranks.only_first(partial(self.saver.newest, healthy=healthy))
         position = self.saver.restored(found)
         if position is None:
             return False
         self.saver.last, self.kept = found, position.step
         self._stand_at(position)
         return True
-
-    def _newest(self, *, healthy: bool) -> Checkpoint | None:
-        """The checkpoint to go on from.
-
-        Raises:
-            ModelError: checkpoint/none, when there were some and none is whole.
-        """
-        broken: list[tuple[Path, str]] = []
-        checkpoints = self.folder.checkpoints
-        found = checkpoints.newest(self.saver.run, lambda *what: broken.append(what), healthy=healthy)
-        for folder, reason in broken:
-            aside = ".broken-" in folder.name
-            how = "is not whole and was put aside as" if aside else "cannot be read and is not used:"
-            self.screen.say(f"note    a checkpoint {how} {folder.name}: {reason}")
-        left = [one for one in broken if one[0].exists()]
-        if found is None and (aside := checkpoints.put_aside() or left):
-            raise ModelError(
-                Problem(
-                    "checkpoint/none",
-                    "none of the run's checkpoints is whole",
-                    where=str(checkpoints.folder),
-                    found="; ".join(f"{folder.name}: {reason}" for folder, reason in aside),
-                    fix="bring one back from elsewhere, or begin another run with output=runs/NAME; without the "
-                    "folders that were put aside this one begins again",
-                )
-            )
-        checkpoints.retain(self.saver.keep)  # A process that ended after a commit had no time for it.
-        return found
 
     def _stand_at(self, position: Position) -> None:
         self.done, self.reduced = position.step, position.token_budget

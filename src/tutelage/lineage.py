@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from tutelage import config, files
-from tutelage.assemble import Prepared
 from tutelage.config import Resolved
 from tutelage.config.names import general, join
 from tutelage.errors import DataError, ModelError, Problem, RecipeError, TutelageError
+from tutelage.prepared import Prepared
 from tutelage.recipe import Recipe
 from tutelage.recipe.resume import MEANINGS
 from tutelage.runs import Run
@@ -148,10 +148,19 @@ def describe(prepared: Prepared) -> dict[str, Any]:
                 for number, source in enumerate(dataset.sources, start=1)
             },
             "encoded rows": dataset.store.digest(),
+            **({"weights of single rows": adjusted} if (adjusted := dataset.selection.adjusted.digest()) else {}),
+            **({"general text": general} if (general := general_digest(prepared.recipe)) else {}),
             "trained examples": hashlib.sha256(prepared.training.at(0).tobytes()).hexdigest(),
             "held-out examples": hashlib.sha256(prepared.heldout.indices.tobytes()).hexdigest(),
         },
     }
+
+
+def general_digest(recipe: Recipe) -> str | None:
+    """Of the files that `evaluate.general` names; None without any."""
+    paths = recipe.evaluate.general
+    known = [files.sha256(Path(path)) if Path(path).is_file() else path for path in paths]
+    return hashlib.sha256("\n".join(known).encode()).hexdigest() if known else None
 
 
 def weights_digest(folder: Path, gguf_file: str | None) -> str | None:

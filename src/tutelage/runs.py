@@ -1,7 +1,8 @@
 """The run folder: one writer, one reader. Every file is JSON, YAML or safetensors; none is ever half-written.
 
 recipe.yaml · origins.json · run.json · environment.json · data.json · quarantine.jsonl · plan.json · rows.jsonl
-metrics.jsonl · evaluations.jsonl · samples.jsonl · base.json · checkpoints/ · model/ · result.json · report.html
+metrics.jsonl · examples.jsonl · evaluations.jsonl · heldout.json · heldout.jsonl · samples.jsonl · tasks.jsonl
+base.json · general.safetensors · checkpoints/ · model/ · result.json · report.html
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,8 +26,10 @@ from tutelage import files
 from tutelage.checkpoints import Checkpoints
 from tutelage.errors import MachineError, ModelError, Problem, RecipeError
 
-JOURNALS = ("metrics.jsonl", "evaluations.jsonl", "samples.jsonl")
+JOURNALS = ("metrics.jsonl", "examples.jsonl", "evaluations.jsonl", "heldout.jsonl", "samples.jsonl", "tasks.jsonl")
 """One object a line, each with its `step`."""
+MEASUREMENTS = ("evaluations.jsonl", "heldout.jsonl")
+"""Of those, what a measurement of the held-out loss is written into, in this order."""
 ELSEWHERE = "name a folder of your own, as in output=A/FOLDER/YOU/OWN"
 _NOTHING = re.compile(r"\.lock|\.holder\.json|\.[\w.]+\.part|stacks")
 """Names of what is no run: the lock, and what a process leaves that ends before it wrote `run.json`."""
@@ -161,12 +164,12 @@ class Run:
                 files.sync(self.folder / name)
         files.sync_folder(self.folder)
 
-    def cut_back(self, step: int) -> None:
+    def cut_back(self, step: int, journals: Sequence[str] = JOURNALS) -> None:
         """Leave of the journals what was written up to a step; a last line that was cut short goes as well.
 
         What the finished model answered goes too, since it is measured anew.
         """
-        for name in JOURNALS:
+        for name in journals:
             path = self.folder / name
             if path.is_file():
                 with files.explained(path), open(path, "r+b", opener=files.no_link) as journal:
@@ -250,7 +253,7 @@ class Onlooker(Run):
     def sync_journals(self) -> None:
         """Nothing."""
 
-    def cut_back(self, step: int) -> None:
+    def cut_back(self, step: int, journals: Sequence[str] = JOURNALS) -> None:
         """Nothing."""
 
 

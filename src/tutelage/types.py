@@ -123,6 +123,8 @@ class Example:
     origin: Origin
     prompt_length: int
     """Tokens before the first trained one: the prompt that is answered when this row is sampled."""
+    index: int = -1
+    """Its place in the token store that holds it; -1 where none does."""
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -32,6 +32,7 @@ from warm import HERE, KILLED, PATIENCE, Ended, Hook, Trial, Zygote
 
 import tinyruns
 from tutelage import files
+from tutelage.runs import JOURNALS
 
 __all__ = ["HERE", "KILLED", "PATIENCE", "Ended", "Hook", "Job", "Trial", "Zygote"]
 
@@ -201,7 +202,7 @@ def state(run: Path) -> dict[str, Any]:
             {key: value for key, value in line.items() if key not in CLOCK}
             for line in read_lines(run / "metrics.jsonl")
         ],
-        **{name: read_lines(run / name) for name in ("evaluations.jsonl", "samples.jsonl")},
+        **{name: read_lines(run / name) for name in JOURNALS[1:]},
         **{name: result[name] for name in ("ledger", "heldout", "tasks", "stopped", "steps", "skipped_steps")},
         "plan.json, the token budget": json.loads((run / "plan.json").read_text("utf-8"))["token_budget"],
     }

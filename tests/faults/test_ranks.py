@@ -5,10 +5,14 @@ Each takes seconds of start-up, so they are made at full counts only; tests/runs
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -37,7 +41,7 @@ class Pair:
         self.seconds = 0.0
         whole = self.recipe("unbroken")
         with launching.train(2, whole, "--resume") as launched:
-            launching.wait_for(lambda: _claimed(whole), 120)
+            launching.wait_for(launched.watched, 120)
             began = time.monotonic()
             assert launched.wait(240) == [0, 0], launched.said(0)
             self.seconds = time.monotonic() - began
@@ -75,7 +79,7 @@ def test_one_of_two_is_killed(pair: Pair) -> None:
             recipe = pair.recipe(f"killed-{run}")
             for attempt in range(KILLS):
                 with found.trial(), launching.train(2, recipe, "--resume", attempt=attempt) as launched:
-                    launching.wait_for(lambda recipe=recipe: _claimed(recipe), 120)
+                    launching.wait_for(launched.watched, 120)
                     time.sleep(chance.random() * pair.seconds / 2)
                     rank = chance.randrange(2)
                     killed = launched.send(rank)
@@ -88,6 +92,43 @@ def test_one_of_two_is_killed(pair: Pair) -> None:
             with found.trial():
                 pair.finished(recipe, KILLS)
         found.note = f"the other ended after {max(named):.1f} s at most; the last trial of a run compares its end"
+
+
+def test_a_launcher_that_restarts_goes_on(pair: Pair) -> None:
+    """Killed at any time, also before the processes have met: the launcher starts them again by itself."""
+    chance = random.Random("restarts")
+    command = [*("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "8")]
+    with outcome("F9", "the same under torchrun --max-restarts, 3 times a run", "ranks2") as found:
+        for run in range(count(1, 8)):
+            recipe = pair.recipe(f"restarted-{run}")
+            with found.trial(), (pair.folder / f"restarted-{run}.log").open("wb") as log:
+                launcher = subprocess.Popen(
+                    [sys.executable, *command, "-m", "tutelage", "train", str(recipe), "--resume"],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, "OMP_NUM_THREADS": "1"},
+                )
+                try:
+                    _kill_some(launcher, chance, pair.seconds + 10)
+                    assert launcher.wait(240) == 0, Path(log.name).read_text()[-4000:]
+                finally:
+                    launcher.kill()
+                assert _end(recipe) == pair.end
+
+
+def _kill_some(launcher: subprocess.Popen[bytes], chance: random.Random, seconds: float) -> None:
+    """Three times one of the two processes that the launcher has started since the last time."""
+    before: set[int] = set()
+
+    def fresh() -> list[int]:
+        return [pid for pid in _workers(launcher.pid) if pid not in before]
+
+    for _ in range(3):
+        launching.wait_for(lambda: launcher.poll() is not None or len(fresh()) == 2, 90)
+        time.sleep(chance.random() * seconds)
+        with contextlib.suppress(IndexError, ProcessLookupError):
+            os.kill(fresh()[chance.randrange(2)], signal.SIGKILL)
+        before.update(_workers(launcher.pid))
 
 
 def test_one_of_two_hangs(pair: Pair) -> None:
@@ -123,8 +164,16 @@ def test_only_one_of_two_is_asked_to_stop(pair: Pair) -> None:
                 pair.finished(recipe, 1)
 
 
-def _claimed(recipe: Path) -> bool:
-    return (recipe.with_suffix("") / ".holder.json").exists()
+def _workers(launcher: int) -> list[int]:
+    """The processes that a launcher has started, in the order of their ranks."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == launcher and b"tutelage" in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+    return sorted(found)
 
 
 def _end(recipe: Path) -> dict[str, str]:

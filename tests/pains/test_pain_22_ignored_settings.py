@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
@@ -50,6 +50,16 @@ SHARES = {**TWO, "data.mixture": {"by": "examples"}}
 KNOWN = {"data.decontaminate": {"against": ["questions.jsonl"]}}
 THOUGHT = {"data.train": [{"path": "thought.jsonl"}]}
 FIELDS = {"output": "instruction", "instruction": "output"}
+
+OVERCONFIDENT = {
+    "data.train": [{"path": "red.jsonl"}],
+    "data.heldout": {"path": "blue.jsonl"},
+    "train.steps": 24,
+    "train.learning_rate": 5e-2,
+    "model.adapter": {"kind": "full"},
+    "evaluate.points": 5,
+    "evaluate.margin": 0.0,
+}
 
 ABOUT_TURNS = ("empty_turns", "same_role_turns", "role_order")
 
@@ -162,6 +172,16 @@ TABLE: dict[str, Change] = {
     "evaluate.score": Change("exact", "tasks"),
     "evaluate.score_rows": Change(2, "tasks", SCORE),
     "evaluate.confidence": Change(0.8, "verdict"),
+    "evaluate.tasks": Change(["colour.yaml"], "tasks"),
+    "evaluate.task_rows": Change(3, "tasks", {"evaluate.tasks": ["colour.yaml"]}),
+    "evaluate.drift": Change(False, "evaluations"),
+    "evaluate.general": Change(["texts.jsonl"], "evaluations"),
+    "evaluate.knowledge": Change(0, "knowledge"),
+    "evaluate.patience": Change(1, "metrics", {"evaluate.margin": 1e9}),
+    "evaluate.margin": Change(1e9, "metrics", {"evaluate.patience": 1}),
+    "data.adjust": Change("adjust.jsonl", "data"),
+    "evaluate.canaries": Change(2, "data"),
+    "export.step": Change("last", "weights", OVERCONFIDENT),
     "export.merged": Change(True, "files"),
     "output": Change("elsewhere", "files"),
 }
@@ -256,6 +276,15 @@ def observe(tmp_path_factory):
     _write_odd_rows(inputs, rows)
     tinyruns.write_rows(inputs / "text.jsonl", text[:24])
     tinyruns.write_rows(inputs / "texts.jsonl", text[24:])
+    for name, colour, first in (("red.jsonl", "red", 0), ("blue.jsonl", "blue", 100)):
+        told = [
+            {"instruction": f"Name colour {first + n}.", "output": f"It is {colour} {colour} {colour}."}
+            for n in range(16)
+        ]
+        tinyruns.write_rows(inputs / name, [{"input": "", **row} for row in told])
+    tinyruns.write_rows(inputs / "adjust.jsonl", [{"row": "aa8457690a2ea93c", "weight": 0}])
+    task = {"name": "colour", "data": "rows.jsonl", "prompt": "{instruction}", "reference": "output"}
+    tinyruns.write_recipe(inputs / "colour.yaml", {**task, "scorer": {"kind": "exact"}, "max_new_tokens": 4})
     seen: dict[str, dict[str, Any]] = {}
 
     def once(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -282,7 +311,7 @@ def _observation(recipe: dict[str, Any], patch: pytest.MonkeyPatch) -> dict[str,
         loss = original(forward, batch)
         # With a guard, a step that is not finite and, much later, a spike; three passes rehearse.
         factor = {5: float("inf"), 22: 50.0}.get(len(calls), 1.0) if "guard" in recipe else 1.0
-        return Loss(loss.sum * factor, loss.weight)
+        return replace(loss, sum=loss.sum * factor)
 
     patch.setattr(objective, "nll", computed)
     patch.setattr(
@@ -317,6 +346,7 @@ def _observation(recipe: dict[str, Any], patch: pytest.MonkeyPatch) -> dict[str,
         "waits": waits,
         "tasks": result["tasks"],
         "verdict": result["heldout"],
+        "knowledge": result["knowledge"],
         "project": _told(run),
         "files": sorted(str(path) for path in run.rglob("*")),
         "stores": {name: len([p for p in Path(name).iterdir() if p.is_dir()]) for name in ("tokens", "shelf")},

@@ -77,14 +77,14 @@ def test_base_against_tuned(colours, workdir, learned_run):
 def test_a_killed_evaluation_goes_on(colours, workdir, learned_run):
     code = (
         "import sys, time\n"
-        "from tutelage.evaluation import examination\n"
-        "examination.FIRST = 4\n"
-        "examination.QUICK = 0.0\n"
-        "marked = examination.marked\n"
+        "from tutelage.evaluation import crew\n"
+        "crew.FIRST = 4\n"
+        "crew.QUICK = 0.0\n"
+        "marked = crew.marked\n"
         "def slow(*given):\n"
         "    time.sleep(0.3)\n"
         "    return marked(*given)\n"
-        "examination.marked = slow\n"
+        "crew.marked = slow\n"
         f"sys.argv = ['tutelage', 'eval', {str(learned_run)!r}, '--task', {colours!r}, '--out', 'out']\n"
         "from tutelage.cli import main\n"
         "main()\n"
@@ -147,6 +147,7 @@ def test_what_models_write_cannot_steer_the_terminal(colours, workdir, learned_r
         ),
         (["eval", "m", "--task", "json", "--samples", "3"], "greedy decoding writes the same one"),
         (["eval", "m", "--task", "json", "--temperature", "-1"], "`temperature` is out of its range"),
+        (["eval", "m", "--task", "json", "--formats", "2"], "names no rows"),
         (["eval", "m", "--task", "jsn"], "did you mean json?"),
         (["compare", "a"], "one folder cannot be compared"),
         (["compare", "a", "b"], "there is nothing to compare"),
@@ -217,3 +218,27 @@ def test_a_served_model_is_asked_for_what_is_missing(colours, workdir):
     assert (summary["n"], summary["mean"], summary["status"]) == (30, 1.0, "done")
     assert (summary["tokens"], summary["usage"]["requests"]) == (60, 30)
     assert summary["health"]["stopped"] == 1.0
+
+
+def test_other_wordings_and_other_processes(colours, workdir, learned_run):
+    """The tuned model knows one wording; in others it may still answer, and the spread says how often."""
+    outcome = tinyruns.tutelage("eval", learned_run, "--task", colours, "--formats", "3", "--out", "a", "--json")
+    assert outcome.code == 0, outcome.err
+    summaries = json.loads(outcome.out)
+    assert [one["format"] for one in summaries] == [1, 2, 3]
+    assert summaries[0]["formats"]["n"] == 3
+    assert [one["mean"] for one in summaries[0]["formats"]["scores"]] == [one["mean"] for one in summaries]
+    outcome = tinyruns.tutelage("eval", learned_run, "--task", colours, "--formats", "3", "--out", "a")
+    assert "colours v1, wording 2" in outcome.out
+    assert "spread  colours: 3 wordings of 30 rows: lowest" in outcome.out
+    assert "keep    colours, wording 3: 30 of 30 rows are answered already" in outcome.err
+    outcome = tinyruns.tutelage("compare", "a", "a")
+    assert outcome.out.count("3 wordings of 30 rows") == 2
+    arguments = ("--task", colours, "--processes", "2", "--out", "b")
+    outcome = tinyruns.tutelage("eval", learned_run, *arguments)
+    assert outcome.code == 0, outcome.err
+    one, other = ([{**line, "logprob": None} for line in lines(workdir / name)] for name in "ab")
+    assert one == other
+    outcome = tinyruns.tutelage("eval", "--endpoint", "http://127.0.0.1:1/v1", "--model", "m", *arguments)
+    assert outcome.code == 2
+    assert "an endpoint is asked by one process" in outcome.err

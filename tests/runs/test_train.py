@@ -54,6 +54,7 @@ def test_the_files_of_a_run(learned_run):
         *("recipe.yaml", "origins.json", "environment.json", "data.json", "plan.json", "rows.jsonl", "metrics.jsonl"),
         *("evaluations.jsonl", "samples.jsonl", "model", "result.json", "report.html"),
         *("run.json", "base.json", "checkpoints", ".lock"),
+        *("examples.jsonl", "heldout.json", "heldout.jsonl", "general.safetensors"),
     }
     assert {path.name for path in learned_run.iterdir()} == expected
     for path in learned_run.glob("*.json"):
@@ -103,7 +104,7 @@ def test_samples_pair_base_and_tuned(learned_run):
 
 def test_the_held_out_loss_is_measured_before_between_and_after(learned_run):
     evaluations = lines(learned_run / "evaluations.jsonl")
-    assert [e["step"] for e in evaluations] == [0, 20, 40]
+    assert [e["step"] for e in evaluations] == [0, 20, 40, 40]
     heldout = strict((learned_run / "result.json").read_text("utf-8"))["heldout"]
     assert evaluations[0]["nll"] == pytest.approx(heldout["base_nll"])
     assert evaluations[-1]["nll"] == pytest.approx(heldout["tuned_nll"])
@@ -198,7 +199,9 @@ def test_without_held_out_rows_there_is_no_verdict(recipe, workdir):
     assert result["tasks"] == {}
     assert result["ledger"]["trained"] == 24
     assert (workdir / "run" / "report.html").is_file()
-    assert not (workdir / "run" / "evaluations.jsonl").exists()
+    assert [set(line) for line in lines(workdir / "run" / "evaluations.jsonl")] == [
+        {"step", "model", "general_nll", "kl"}
+    ] * 2, "general text needs no held-out rows"
 
 
 def test_steps_may_go_on_past_an_epoch(recipe, workdir):

@@ -69,6 +69,16 @@ class Checkpoints:
                 tell(self._move_aside(path, str(broken)), str(broken))
         return None
 
+    def of_step(self, step: int, run: str) -> Checkpoint | None:
+        """The one of a step of the run, verified; None where there is none that is whole."""
+        for path in self.paths():
+            with contextlib.suppress(Broken, Unreadable):
+                if _step_of(path) == step:
+                    checkpoint = _named(read(path))
+                    verify(checkpoint)
+                    return checkpoint if checkpoint.run == run else None
+        return None
+
     def put_aside(self) -> list[tuple[Path, str]]:
         """What was put aside, and why."""
         found = []

@@ -11,7 +11,7 @@ def main() -> None:
     from tutelage.signals import SIGNALS, StopRequested
 
     try:
-        if sys.argv[1:2] in (["train"], ["demo"]):
+        if sys.argv[1:2] in (["train"], ["demo"], ["sweep"]):
             SIGNALS.install()  # Before the imports, which take seconds.
         _run()
     except StopRequested as signal:

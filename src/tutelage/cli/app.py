@@ -12,10 +12,15 @@ import typer
 from rich.console import Console
 
 from tutelage.cli.convert import convert
+from tutelage.cli.dashboard import dashboard
 from tutelage.cli.data import app as data
 from tutelage.cli.evaluate import compare, evaluate
+from tutelage.cli.harness import harness
+from tutelage.cli.judge import judge
 from tutelage.cli.runs import app as runs
 from tutelage.cli.screen import Lasting, Terminal
+from tutelage.cli.suspects import suspects
+from tutelage.cli.sweep import sweep
 from tutelage.cli.track import track
 
 app = typer.Typer(
@@ -25,17 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-app.add_typer(data, name="data")
-app.add_typer(runs, name="runs")
-app.command(epilog="tutelage convert models/old models/new")(convert)
-app.command(epilog="tutelage track runs/support --to wandb")(track)
-app.command("eval", epilog="tutelage eval runs/support --task gsm8k --data gsm8k_test.jsonl --limit 200")(evaluate)
-app.command(epilog="tutelage compare evaluations/base evaluations/support --html comparison.html")(compare)
-
-RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As in train.epochs=2.")]
-Memory = Annotated[str | None, typer.Option("--budget-memory", metavar="SIZE", help="Use at most this, as in 6GB.")]
-Time = Annotated[str | None, typer.Option("--budget-time", metavar="TIME", help="Take at most this, as in 2h.")]
+Until = Annotated[int | None, typer.Option(min=1, metavar="STEP", help="Stop after this step; --resume goes on.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
@@ -97,13 +92,15 @@ def train(
     time: Time = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that the output folder holds.")] = False,
     allow_data_change: Annotated[bool, typer.Option(help="Continue although the rows are other ones.")] = False,
+    until: Until = None,
 ) -> None:
     """Train, and measure the model before and after."""
     from tutelage import commands
     from tutelage.cli import show
 
     resolved = commands.resolve(recipe, _with_budgets(overrides, memory, time))
-    result = commands.train(resolved, screen=Terminal(), resume=resume, allow_data_change=allow_data_change)
+    options = {"resume": resume, "allow_data_change": allow_data_change}
+    result = commands.train(resolved, screen=Terminal(), **options, until=until)
     if os.environ.get("RANK", "0") != "0":
         return  # Of several processes the first one speaks.
     console = Console(file=Lasting(sys.stdout), highlight=False)  # What was reached is on disk.
@@ -146,11 +143,16 @@ def chat(
 
 
 @app.command(epilog="tutelage report runs/alpaca-lora")
-def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    others: Annotated[
+        list[Path] | None, typer.Option("--with", metavar="RUN", help="Draw this run's curves beside; repeatable.")
+    ] = None,
+) -> None:
     """Write a run's report.html again."""
     from tutelage import commands
 
-    print(commands.report(folder))
+    print(commands.report(folder, others or ()))
 
 
 @app.command(epilog="tutelage options train")
@@ -174,6 +176,24 @@ def explain(code: Annotated[str, typer.Argument(help="The code in brackets after
         fix = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(CODES)}"
         raise RecipeError(Problem("usage/unknown-code", f"there is no error code `{code}`", fix=fix))
     print(CODES[code])
+
+
+data.command(epilog="tutelage data suspects runs/support --top 20")(suspects)
+app.add_typer(data, name="data")
+app.add_typer(runs, name="runs")
+app.command(epilog="tutelage convert models/old models/new")(convert)
+app.command(epilog="tutelage track runs/support --to wandb")(track)
+app.command("eval", epilog="tutelage eval runs/support --task gsm8k --data gsm8k_test.jsonl --limit 200")(evaluate)
+app.command(epilog="tutelage compare evaluations/base evaluations/support --html comparison.html")(compare)
+app.command(epilog="tutelage judge evaluations/base evaluations/support --endpoint URL --model NAME")(judge)
+app.command("lm-eval", epilog="tutelage lm-eval runs/support --task hellaswag --limit 200")(harness)
+app.command(epilog="tutelage sweep recipes/support.yaml train.learning_rate=1e-4,2e-4,4e-4")(sweep)
+app.command(epilog="tutelage dashboard runs/support")(dashboard)
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As in train.epochs=2.")]
+Memory = Annotated[str | None, typer.Option("--budget-memory", metavar="SIZE", help="Use at most this, as in 6GB.")]
+Time = Annotated[str | None, typer.Option("--budget-time", metavar="TIME", help="Take at most this, as in 2h.")]
 
 
 @app.callback(invoke_without_command=True)

@@ -44,6 +44,10 @@ def evaluate(
     min_p: Annotated[float, typer.Option(help="Keep tokens this likely, as a share of the likeliest.")] = 0.0,
     samples: Annotated[int, typer.Option(help="Answers to each row; takes a temperature.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    formats: Annotated[
+        int, typer.Option(min=1, help="Ask the same rows in this many wordings, and tell the spread.")
+    ] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Models at work at once on this machine.")] = 1,
     in_flight: Annotated[int | None, typer.Option(min=1, help="Answers written at once; changes none.")] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the folder's own code.")] = False,
     as_json: Json = False,
@@ -57,9 +61,9 @@ def evaluate(
     subject = _subject(model, endpoint, served, key, plain, in_flight, trust_remote_code)
     screen = Terminal()
     with screen.stage("reading the rows", None):
-        errands = evaluation.errands(task, data or ())
+        errands = evaluation.errands(task, data or (), formats=formats)
     folder = out or Path("evaluations") / folder_name(subject)
-    done = evaluation.evaluate(subject, errands, folder, sampling, limit=limit, screen=screen)
+    done = evaluation.evaluate(subject, errands, folder, sampling, limit=limit, screen=screen, processes=processes)
     if as_json:
         print(json.dumps(done, ensure_ascii=False, indent=2))
         return
@@ -133,6 +137,8 @@ def summary_text(done: list[dict[str, Any]]) -> Iterator[str]:
         odd = [f"{name.replace('_', ' ')} {_percent(health[name])}" for name in _ODD if health.get(name)]
         if odd:
             yield f"note    {summary['task']}: {', '.join(odd)}"
+        if summary.get("formats"):
+            yield f"spread  {summary['task']}: {_spread(summary['formats'])}"
 
 
 _ODD = ("cut_at_text", "broken_fence", "invalid_json")
@@ -142,7 +148,7 @@ def _cells(summary: dict[str, Any]) -> list[str]:
     health, interval = summary.get("health") or {}, summary.get("interval")
     seconds, speed = summary.get("seconds"), summary.get("tokens_per_second")
     return [
-        f"{summary['task']} v{summary['version']}",
+        _name(summary),
         summary["metric"],
         _percent(summary.get("mean")),
         "-" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}",
@@ -151,6 +157,11 @@ def _cells(summary: dict[str, Any]) -> list[str]:
         "-" if seconds is None else f"{seconds:.0f} s",
         "-" if speed is None else f"{speed:,.0f}",
     ]
+
+
+def _name(summary: dict[str, Any]) -> str:
+    wording = f", wording {summary['format']}" if summary.get("format", 1) > 1 else ""
+    return f"{summary['task']} v{summary['version']}{wording}"
 
 
 def comparison_text(found: dict[str, Any]) -> Iterator[str]:
@@ -163,6 +174,8 @@ def comparison_text(found: dict[str, Any]) -> Iterator[str]:
         together = f", {task['chance_together']:.2g} among all (Holm)" if len(found["tasks"]) > 1 else ""
         yield f"{'':<14}{chance}{together}"
         yield from (f"{'note':<14}{note}" for note in task["notes"])
+        for side, spread in (task["formats"] or {}).items():
+            yield f"{'wordings':<14}{task[side]}: {_spread(spread)}"
         rows = list(health_rows(task["health"]))
         if rows:
             yield from ("  " + line for line in _table([["HEALTH", task["base"], task["other"]], *map(list, rows)]))
@@ -171,10 +184,34 @@ def comparison_text(found: dict[str, Any]) -> Iterator[str]:
         yield ""
     if found["many"]:
         yield found["many"]
+    for pair in found["losses"]:
+        yield from _losses(pair)
     for one in found["heldout"]:
         figures = " -> ".join("-" if one[key] is None else f"{one[key]:.3f}" for key in ("base_nll", "tuned_nll"))
         yield f"held-out loss of {one['name']}: {figures} nats per token"
     yield from (f"note    {note}" for note in found["notes"])
+
+
+def _spread(formats: dict[str, Any]) -> str:
+    """The scores of the same rows in several wordings."""
+    low, mean, high = (_percent(formats[name]) for name in ("lowest", "mean", "highest"))
+    return (
+        f"{formats['n']} wordings of {formats['rows']:,} rows: lowest {low}, mean {mean}, highest {high}, "
+        f"spread {100 * formats['spread']:.1f} points"
+    )
+
+
+def _losses(pair: dict[str, Any]) -> Iterator[str]:
+    """Held-out loss of two runs, row by row."""
+    if pair["note"]:
+        yield f"held-out loss of {pair['other']} against {pair['base']} is not compared: {pair['note']}"
+        return
+    yield f"{pair['verdict']:<14}{pair['sentence']}"
+    before = [pair[f"{side}_before"] for side in ("base", "other")]
+    if None not in before:
+        one, other = (f"{value:.3f}" for value in before)
+        said = f"both began at {one}" if pair["same_base"] else f"other base models: they began at {one} and {other}"
+        yield f"{'':<14}{said} {pair['unit']} on these rows"
 
 
 def _differing(task: dict[str, Any], kind: str) -> Iterator[str]:

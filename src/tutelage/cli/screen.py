@@ -115,7 +115,7 @@ class Terminal:
                 return
             last = now
             of = "" if total is None else f" of {total:,}"
-            left = "" if not total else f", {(now - started) * (total - count) / count:.0f} s left"
+            left = "" if not total or not count else f", {(now - started) * (total - count) / count:.0f} s left"
             self.say(f"        {name}: {count:,}{of}{left}  {note}")
 
         yield advance

@@ -85,29 +85,28 @@ def preview(console: Console, row: PreviewRow) -> None:
 
 def result(console: Console, result: dict[str, Any], folder: str) -> None:
     """The answer, and what to do next."""
-    heldout = result["heldout"]
+    heldout, verdict = result["heldout"], result["verdict"]
     console.print()
-    console.print(
-        heldout["sentence"] if heldout else "No rows were held out, so there is no verdict.",
-        style="bold",
-        markup=False,
-        soft_wrap=True,
-    )
+    console.print(verdict["word"].capitalize(), style="bold", markup=False)
+    console.print(verdict["sentence"], markup=False, soft_wrap=True)
+    for remark in verdict["remarks"]:
+        console.print(f"note    {remark}", markup=False, soft_wrap=True)
     for name, one in (heldout or {}).get("renderings", {}).items():
         console.print(
             f"  {name:<20}{one['base_nll']:.3f} -> {one['tuned_nll']:.3f} ({one['difference']:+.3f})", markup=False
         )
     for name, task in result["tasks"].items():
-        low, high = task["interval"]
-        console.print(
-            f"{name}: {task['base']:.1%} -> {task['tuned']:.1%} of {task['n']:,} held-out rows "
-            f"({task['difference']:+.1%}, {heldout['confidence']:.0%} interval {low:+.1%} to {high:+.1%})",
-            style="bold",
-            markup=False,
-            soft_wrap=True,
-        )
+        if "sentence" not in task:  # Otherwise the verdict says it.
+            low, high = task["interval"]
+            console.print(
+                f"{name}: {task['base']:.1%} -> {task['tuned']:.1%} of {task['n']:,} held-out rows "
+                f"({task['difference']:+.1%}, {heldout['confidence']:.0%} interval {low:+.1%} to {high:+.1%})",
+                style="bold",
+                markup=False,
+                soft_wrap=True,
+            )
         for field, shares in task["fields"].items():
-            console.print(f"  {field:<12}{shares['base']:7.1%} -> {shares['tuned']:.1%}", markup=False)
+            console.print(f"  {field:<12}{shares.get('base', 0):7.1%} -> {shares.get('tuned', 0):.1%}", markup=False)
     console.print(
         f"{result['steps']:,} steps in {result['training_seconds']:.0f} s, "
         f"{result['tokens_per_second']:,.0f} tokens/s, {result['peak_memory_bytes'] / 2**30:.1f} GiB; "

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage import assemble, commands
-from tutelage.assemble import Prepared
+from tutelage import commands
 from tutelage.curate.given import What, given
 from tutelage.curate.outputs import Outputs
 from tutelage.data.mixture import name_of
@@ -20,6 +19,7 @@ from tutelage.data.stream import Dropped, Parsed, Stream
 from tutelage.data.survey import Survey
 from tutelage.data.written import as_line
 from tutelage.errors import Problem
+from tutelage.prepared import Prepared
 from tutelage.recipe import DataOptions
 from tutelage.runs import Run
 from tutelage.screen import SILENT, Screen
@@ -65,7 +65,7 @@ def stats(
         facts |= {
             "ledger": prepared.dataset.ledger.as_json(),
             "sources": prepared.dataset.sources,
-            "mixture": assemble.describe_mixture(prepared),
+            "mixture": prepared.describe_mixture(),
             "samples": _samples(prepared),
             "tokens": token_statistics(
                 store.lengths[slots],

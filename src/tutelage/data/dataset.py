@@ -7,7 +7,7 @@ stream ──> building ──> store ──> selection ──> train · held ou
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.data.adjust import Adjustment
 from tutelage.data.encode import Encoder
 from tutelage.data.encode.skeleton import Unsteady
 from tutelage.data.examples import Examples, Training
@@ -140,6 +141,10 @@ class Dataset:
         examples = tuple(self.store.example(place) for place in within)
         return Row(index, self.store.origin(index), split, int(self.store.rows["source"][index]), examples)
 
+    def trained(self, indices: Iterable[int]) -> list[Row]:
+        """These stored rows, which are on the side that is trained."""
+        return [self._row(index, "train") for index in indices]
+
     def demonstrations(self, rows: Sequence[Row]) -> list[Demonstration]:
         """The rows as they were before they were encoded; read from their sources again."""
         # Rows of one origin may ask the same; they come in the order in which they were stored.
@@ -184,6 +189,7 @@ class Dataset:
                 "quantiles": {str(q): int(np.percentile(lengths, q)) for q in (50, 90, 99, 100)},
             },
             "sources": self.sources,
+            **({"adjusted": self.selection.adjusted.as_json()} if self.options.adjust is not None else {}),
         }
 
 
@@ -201,6 +207,8 @@ def prepare(
         ModelError: the template refuses the rows or writes no stop token.
         MachineError: the token store cannot be written.
     """
+    if options.adjust is not None:
+        Adjustment.read(options.adjust)  # Before the rows, which may take long.
     stream = Stream(options, as_chat=encoder.template is not None, progress=progress)
     content = identity(options, encoder, stream)
 
@@ -221,6 +229,9 @@ def prepare(
     ledger = Ledger.restored(store.facts["ledger"])
     problems = _refuse(store, options)
     selection = select(store, options, ledger)
+    store.factors = selection.adjusted.factors
+    for remark in selection.adjusted.remarks():
+        say(f"note    {remark}")
     names = [*map(name_of, options.train), "held out"]
     described = [
         {"name": name, **content, **facts}

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from tutelage.data.canaries import Canaries
 from tutelage.data.plan import Permutation
 from tutelage.errors import DataError, Problem, RecipeError
 from tutelage.recipe import MixtureOptions, Source
@@ -49,6 +51,19 @@ class Mixture:
     def size(self) -> int:
         """Examples in one epoch."""
         return int(self._starts[-1])
+
+    def describe(self, passes: float) -> list[dict[str, Any]]:
+        """For each source its examples and tokens, how many an epoch takes, and how often so many epochs pass it."""
+        return [
+            {
+                "source": portion.name,
+                "examples": portion.size,
+                "tokens": portion.tokens,
+                "taken": portion.taken,
+                "epochs": round(portion.epochs * passes, 3),
+            }
+            for portion in self.portions
+        ]
 
     def order(self, epoch: int) -> Order:
         """The order of one epoch."""
@@ -90,6 +105,10 @@ def portions(
     Raises:
         RecipeError: recipe/conflict, when a source that was given a share has nothing to train on.
     """
+    if isinstance(sources[-1], Canaries):
+        own = portions(sources[:-1], sizes[:-1], tokens[:-1], options)
+        first, size = sum(sizes[:-1]), sizes[-1]
+        return own + ([Portion(name_of(sources[-1]), first, size, size, tokens[-1])] if size else [])
     names = [name_of(source) for source in sources]
     empty = [name for name, size, inside in zip(names, sizes, tokens, strict=True) if not size or not inside]
     if len(empty) == len(names):

@@ -6,19 +6,24 @@ trained or held out as a whole, and its side is that of its first row, so rows t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.data.adjust import Adjusted, Adjustment, adjust
+from tutelage.data.canaries import source_of
 from tutelage.data.ledger import Ledger
 from tutelage.data.repeats.dedup import conflicts
 from tutelage.recipe import DataOptions, HeldoutFile
 from tutelage.types import Origin
 
 TRAIN, HELDOUT = 0, 1
-REASONS = ("duplicate row", "duplicate prompt", "near-duplicate prompt", "prompt is also held out", "nearly held out")
+REASONS = (
+    *("duplicate row", "duplicate prompt", "near-duplicate prompt", "prompt is also held out", "nearly held out"),
+    "weight 0 in data.adjust",
+)
 """Why a stored row is left out; its side is 2 + its place here."""
 
 
@@ -27,6 +32,8 @@ class Selection:
     """The side of each stored row."""
 
     sides: NDArray[np.uint8]
+    adjusted: Adjusted = field(default_factory=Adjusted)
+    """What `data.adjust` did."""
 
     def rows(self, side: int) -> NDArray[np.int64]:
         """The rows of one side, in the order of the files."""
@@ -49,7 +56,11 @@ class Keyed(Protocol):
 
 
 def select(store: Keyed, options: DataOptions, ledger: Ledger) -> Selection:
-    """Choose each row's side, and count all of it in the ledger."""
+    """Choose each row's side, and count all of it in the ledger.
+
+    Raises:
+        DataError: `data.adjust` cannot be read, or a line of it is wrong.
+    """
     rows, count = store.rows, len(store.rows)
     sides = np.zeros(count, dtype=np.uint8)
     prompts = _first_alike(rows["prompt"])
@@ -76,12 +87,21 @@ def select(store: Keyed, options: DataOptions, ledger: Ledger) -> Selection:
     elif options.heldout > 0:
         place = (rows["prompt"][groups] >> np.uint64(12)).astype(np.float64) / 2**52
         held = place < options.heldout
+        canaries = source_of(options)
         for source in range(len(options.train)):
-            _hold_one_out(held, place, groups, (rows["source"] == source) & (sides == TRAIN))
+            if source != canaries:
+                _hold_one_out(held, place, groups, (rows["source"] == source) & (sides == TRAIN))
+        if canaries is not None:
+            held &= rows["source"] != canaries
         sides[held & (sides == TRAIN)] = HELDOUT
 
+    adjusted = Adjusted()
+    if options.adjust is not None:
+        firsts = {3: prompts, 4: groups}  # for the second and the third reason
+        left = 2 + REASONS.index("weight 0 in data.adjust")
+        adjusted = adjust(Adjustment.read(options.adjust), rows["pair"], sides, left=left, stand_ins=firsts)
     _count(store, sides, prompts, pairs, ledger)
-    return Selection(sides)
+    return Selection(sides, adjusted)
 
 
 def _hold_one_out(

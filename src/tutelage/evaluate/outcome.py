@@ -8,31 +8,102 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.data.dataset import Dataset
-from tutelage.data.examples import Examples
+from tutelage.evaluate.asking import compared
+from tutelage.evaluate.breakdown import breakdown, per_byte, stop_probability
+from tutelage.evaluate.canaries import exposed
 from tutelage.evaluate.compare import Difference, loss_sentence, paired_ratio
+from tutelage.evaluate.course import Course
 from tutelage.evaluate.heldout import HeldoutLoss
-from tutelage.evaluate.measure import Measured
+from tutelage.evaluate.measure import Measure, Measured
+from tutelage.evaluate.memorising import memorising
+from tutelage.evaluate.passes import Passes
 from tutelage.evaluate.samples import Answered
 from tutelage.evaluate.tasks import score
+from tutelage.evaluate.verdict import verdict
 from tutelage.recipe import EvaluateOptions
+from tutelage.runs import Run
+from tutelage.scoring.health import Expects, health, shares
 
 
-def answer(
-    base: Measured, tuned: Measured, dataset: Dataset, heldout: Examples, options: EvaluateOptions
-) -> dict[str, Any]:
-    """Whether the model is better: on the held-out rows, on their tasks, and in stopping by itself."""
-    return {
-        "heldout": heldout_verdict(
-            base.loss,
-            tuned.loss,
-            confidence=options.confidence,
-            rows=dataset.rows_of(heldout),
-            renderings=dataset.rendering_of(heldout),
-        ),
-        "tasks": task_scores(base.answers, tuned.answers, options),
+def answer(base: Measured, tuned: Measured, measure: Measure, course: Course, *, done: int) -> dict[str, Any]:
+    """Whether the model is better: on the held-out rows, on their tasks, and in stopping by itself.
+
+    `done`: the steps that were made; the model is that of `tuned.step`.
+    """
+    options, heldout, dataset = measure.options, measure.heldout, measure.dataset
+    known = heldout_verdict(
+        base.loss,
+        tuned.loss,
+        confidence=options.confidence,
+        rows=dataset.rows_of(heldout),
+        renderings=dataset.rendering_of(heldout),
+    )
+    if known is not None:
+        known["per_byte"] = per_byte(base.loss, tuned.loss, measure.anatomy)
+        known["breakdown"] = breakdown(base.loss, tuned.loss, measure.anatomy, options.confidence)
+    result = {
+        "heldout": known,
+        "tasks": {
+            **task_scores(base.answers, tuned.answers, options),
+            **compared(base.tasks, tuned.tasks, options.confidence),
+        },
         "stopped": {"base": stopped(base.answers), "tuned": stopped(tuned.answers)},
+        "health": {"base": well(base, measure), "tuned": well(tuned, measure)},
+        "best": best_step(course, exported=tuned.step, done=done),
+        "memorising": remembered(measure, course, base, tuned),
+        "drift": None if tuned.drift is None else tuned.drift.as_json(),
+        "knowledge": base.knowledge,
+        "frontier": frontier(measure.folder),
     }
+    if done < course.steps:
+        result["ended_early"] = {"patience": options.patience, "margin": options.margin}
+    return {"verdict": verdict(result, confidence=options.confidence), **result}
+
+
+def best_step(course: Course, *, exported: int, done: int) -> dict[str, Any] | None:
+    """Which step had the lowest held-out loss, and whether its weights are the ones that are exported."""
+    best = course.best
+    if best is None:
+        return None
+    nll, last = course.nll_at(best), course.nll_at(done)
+    words = f"step {best:,} of {done:,} has the lowest held-out loss ({nll:.3f} nats per token"
+    words += f"; {last:.3f} at the end)" if last is not None and best != done else ")"
+    said = "is exported" if best == exported else f"step {exported:,} is exported"
+    sentence = f"{words}, and {said}."
+    return {
+        "step": best,
+        "nll": nll,
+        "last_step": done,
+        "last_nll": last,
+        "exported": best == exported,
+        "sentence": sentence[0].upper() + sentence[1:],
+    }
+
+
+def well(measured: Measured, measure: Measure) -> dict[str, Any]:
+    """How the answers of a model end, and how likely the stop token is where the held-out answers have it."""
+    expects: Expects = "json" if measure.options.score == "json" else "text"
+    found = shares([health(one.text, stopped=one.answer.stopped, expects=expects) for one in measured.answers])
+    return {**found, "stop_probability": stop_probability(measured.loss, measure.anatomy)}
+
+
+def remembered(measure: Measure, course: Course, base: Measured, tuned: Measured) -> dict[str, Any] | None:
+    """Whether the rows were memorised; None where nothing was held out to compare with."""
+    if not measure.heldout:
+        return None
+    passes = Passes.of(measure.folder.read_lines("examples.jsonl", whole=False), measure.dataset)
+    known = [(step, loss.sums, loss.weights) for step, loss in course.measured.items()]
+    rows = measure.dataset.rows_of(measure.heldout)
+    found = memorising(passes, known, confidence=measure.options.confidence, rows=rows).as_json()
+    often = int(passes.number.max()) if len(passes) else 0
+    return {**found, "canaries": exposed(base.exposures, tuned.exposures, passes=often)}
+
+
+def frontier(folder: Run) -> list[dict[str, Any]]:
+    """What each measured step gained and what it cost elsewhere."""
+    named = ("step", "nll", "general_nll", "kl")
+    lines = folder.read_lines("evaluations.jsonl", whole=False)
+    return [{name: line.get(name) for name in named} for line in lines if line["model"] != "tuned"]
 
 
 def heldout_verdict(
@@ -91,6 +162,7 @@ def _figures(loss: Difference) -> dict[str, Any]:
         "tuned_nll": loss.tuned,
         "difference": loss.difference,
         "interval": list(loss.interval),
+        "chance": loss.chance,
     }
 
 

@@ -39,6 +39,7 @@ class Score:
             "base_interval": list(self.base_interval),
             "tuned_interval": list(self.tuned_interval),
             "n": self.difference.n,
+            "chance": self.difference.chance,
             "verdict": self.verdict,
             "fields": self.fields,
         }

@@ -12,8 +12,8 @@ how often the evaluation was broken off changes what is written about it.
 from __future__ import annotations
 
 from tutelage.evaluation.comparison import compare
-from tutelage.evaluation.errand import Errand, errands
 from tutelage.evaluation.examination import evaluate
 from tutelage.evaluation.results import Results, results
+from tutelage.tasks.errand import Errand, errands
 
 __all__ = ["Errand", "Results", "compare", "errands", "evaluate", "results"]

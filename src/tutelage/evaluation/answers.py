@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tutelage.errors import DataError, Problem, RecipeError
-from tutelage.evaluation.errand import Row
 from tutelage.files import strict
 from tutelage.runs import Run
-
-Line = dict[str, Any]
+from tutelage.tasks.errand import Row
+from tutelage.tasks.marking import Line
 
 
 class Answers:
@@ -89,6 +88,16 @@ class Answers:
         if len(done) < len(found) or not self._ends_whole():
             self._folder.write_lines(self.file, (line for line in list(self.lines()) if line["row"] in done))
         return done
+
+    def arrange(self, names: Iterable[str]) -> None:
+        """Put the lines into the order of the rows, whoever wrote them when; rows of other names come last."""
+        place = {name: number for number, name in enumerate(names)}
+        keys = [(place.get(line["row"], len(place)), line["sample"]) for line in self.lines()]
+        order = sorted(range(len(keys)), key=lambda number: keys[number])
+        if order != list(range(len(keys))):
+            # Parted at line feeds alone: what a model wrote may hold other signs that end a line elsewhere.
+            lines = (self._folder.folder / self.file).read_text("utf-8").split("\n")
+            self._folder.write_text(self.file, "".join(f"{lines[number]}\n" for number in order))
 
     def _ends_whole(self) -> bool:
         path = self._folder.folder / self.file

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tutelage.errors import Problem, RecipeError
-from tutelage.evaluate.compare import paired_means, score_sentence
-from tutelage.evaluate.statistics import holm, many_note, wins
-from tutelage.evaluation.answers import Line
+from tutelage.evaluate import journal
+from tutelage.evaluate.compare import score_sentence
+from tutelage.evaluate.pairing import paired
+from tutelage.evaluate.statistics import holm, many_note
+from tutelage.evaluate.summary import CONFIDENCE
 from tutelage.evaluation.results import Results, Scored, labels, results
-from tutelage.evaluation.summary import CONFIDENCE
+from tutelage.tasks.marking import Line
 
 Table = dict[str, Any]
 
@@ -27,12 +27,15 @@ def compare(folders: Sequence[str | Path], *, confidence: float = CONFIDENCE) ->
     names = labels(folders)
     base, *others = [results(folder, name) for folder, name in zip(folders, names, strict=True)]
     tasks: list[Table] = []
+    losses: list[Table] = []
     notes = [note for one in (base, *others) for note in one.notes]
     for other in others:
         notes += _alone(base, other)
         shared = [task for task in base.tasks if task in other.tasks]
         tasks += [_task(base, other, task, confidence) for task in shared]
-    if not tasks and not all(one.heldout for one in (base, *others)):
+        if base.recorded is not None and other.recorded is not None:
+            losses.append(journal.paired(base.recorded, other.recorded, confidence))
+    if not tasks and not losses and not all(one.heldout for one in (base, *others)):
         found = "; ".join(f"{one.name}: {', '.join(one.tasks) or 'none'}" for one in (base, *others))
         what = "the folders have no task in common"
         fix = "evaluate each model on the same tasks: tutelage eval MODEL --task TASK"
@@ -43,6 +46,7 @@ def compare(folders: Sequence[str | Path], *, confidence: float = CONFIDENCE) ->
         "confidence": confidence,
         "tasks": tasks,
         "many": _together(tasks, confidence, several=len(others) > 1),
+        "losses": losses,
         "heldout": [{"name": one.name, **_losses(one.heldout)} for one in (base, *others) if one.heldout],
         "notes": list(dict.fromkeys(notes)),
     }
@@ -51,47 +55,53 @@ def compare(folders: Sequence[str | Path], *, confidence: float = CONFIDENCE) ->
 def _task(base: Results, other: Results, task: str, confidence: float) -> Table:
     one, two = base.tasks[task], other.tasks[task]
     notes = _checked(base.name, one, other.name, two)
-    keys = list(one.lines)
-    pairs = [(one.lines[key], two.lines[key]) for key in keys]
-    scores = [np.array([pair[side]["score"] for pair in pairs], dtype=float) for side in (0, 1)]
-    prompts = [pair[0]["prompt"] for pair in pairs]
-    draws = len(set(prompts))
-    clustered = draws < len(pairs)
+    found = paired(one.lines, two.lines, better=one.better, confidence=confidence)
+    pairs, tally, difference = found.pairs, found.tally, found.difference
     lower = one.better == "lower"
-    found = paired_means(scores[0], scores[1], confidence=confidence, clusters=prompts if clustered else None)
-    far = np.abs(scores[1] - scores[0])
-    tally = wins(scores[0], scores[1], lower_is_better=lower)
-    verdict = found.verdict(lower_is_better=lower)
-    right_or_wrong = not clustered and all(((each == 0) | (each == 1)).all() for each in scores)
-    if clustered:
-        notes.append(f"{len(pairs):,} answers to {draws:,} prompts; answers to one prompt count as one draw")
+    if found.clustered:
+        kind = "clusters" if any(pair[0].get("cluster") is not None for pair in pairs) else "prompts"
+        notes.append(f"{len(pairs):,} answers to {difference.n:,} {kind}; answers to one {kind[:-1]} count as one draw")
+    formats = {"base": one.formats, "other": two.formats} if one.formats and two.formats else None
+    notes += _wordings(formats, difference.difference)
     hinted = sum(bool(pair[0].get("hinted")) for pair in pairs)
     if hinted:
         notes.append(f"in {hinted:,} of {len(pairs):,} answers the prompt held the reference")
-    sentence = score_sentence(task, found, lower_is_better=lower, tally=tally)
+    sentence = score_sentence(task, difference, lower_is_better=lower, tally=tally)
     return {
         "task": task,
         "base": base.name,
         "other": other.name,
-        "n": found.n,
+        "n": difference.n,
         "answers": len(pairs),
         "better": one.better,
-        "base_score": found.base,
-        "score": found.tuned,
-        "difference": found.difference,
-        "interval": list(found.interval),
-        "test": "McNemar" if right_or_wrong else "Student's t",
-        "chance": found.chance,
-        "detectable": found.detectable,
-        "verdict": verdict,
+        "base_score": difference.base,
+        "score": difference.tuned,
+        "difference": difference.difference,
+        "interval": list(difference.interval),
+        "test": found.test,
+        "chance": difference.chance,
+        "detectable": difference.detectable,
+        "verdict": difference.verdict(lower_is_better=lower),
         "sentence": sentence.replace("the tuned model is", f"{other.name} is"),
         "won": [_pair(*pairs[place]) for place in tally.won],
-        "lost": [_pair(*pairs[place]) for place in sorted(tally.lost, key=lambda place: (-far[place], place))],
+        "lost": [_pair(*pairs[place]) for place in found.lost()],
         "tied": tally.tied,
         "health": {"base": one.health, "other": two.health},
+        "formats": formats,
         "files": {"base": one.file, "other": two.file},
         "notes": notes,
     }
+
+
+def _wordings(formats: Table | None, difference: float) -> list[str]:
+    """What to say of a difference that is smaller than what the wording alone makes."""
+    widest = max((each["spread"] for each in formats.values()), default=0.0) if formats else 0.0
+    if not formats or widest <= abs(difference):
+        return []
+    return [
+        f"the wording of the prompt alone changes the score by up to {100 * widest:.1f} points, which is more than the "
+        "difference"
+    ]
 
 
 def _checked(name: str, one: Scored, other_name: str, two: Scored) -> list[str]:
@@ -119,11 +129,23 @@ def _checked(name: str, one: Scored, other_name: str, two: Scored) -> list[str]:
         if late:
             fix = f"{' and '.join(late)} did not come to an end: repeat its `tutelage eval`, which goes on"
         raise _not_paired(one.task, "was not asked of the same rows", told, fix)
+    notes = _broken_off(name, one, other_name, two)
     changed = [key for key in one.sampling if one.sampling[key] != two.sampling.get(key)]
     if not changed:
+        return notes
+    told = ", ".join(f"{key} {one.sampling[key]} and {two.sampling.get(key)}" for key in changed)
+    return [*notes, f"sampled differently: {told}"]
+
+
+def _broken_off(name: str, one: Scored, other_name: str, two: Scored) -> list[str]:
+    """What to say where both have the same rows, and not all that were to be asked."""
+    late = [each for each, scored in ((name, one), (other_name, two)) if not scored.finished]
+    if not late:
         return []
+    rows, asked = len({key[0] for key in one.lines}), max(one.asked or 0, two.asked or 0)
     return [
-        f"sampled differently: {', '.join(f'{key} {one.sampling[key]} and {two.sampling.get(key)}' for key in changed)}"
+        f"{' and '.join(late)} did not come to an end: {rows:,} of {asked:,} rows are compared, those that were asked "
+        "first and no sample of all"
     ]
 
 

@@ -65,7 +65,7 @@ def render(comparison: dict[str, Any]) -> str:
     """The page as HTML text."""
     return template("comparison.html.jinja").render(
         comparison=comparison,
-        headline=_headline(comparison["tasks"]),
+        headline=_headline(comparison["tasks"], [pair for pair in comparison["losses"] if not pair["note"]]),
         changes=[_change(task, comparison["confidence"]) for task in comparison["tasks"]],
         tasks=[
             (
@@ -91,10 +91,13 @@ def health_rows(health: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield name, text.percent(one.get(key)), text.percent(two.get(key))
 
 
-def _headline(tasks: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
-    """(kind, sign, words) over all tasks, by the verdicts that hold among all of them."""
+def _headline(tasks: Sequence[dict[str, Any]], losses: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
+    """(kind, sign, words) over all tasks, by the verdicts that hold among all of them; else of held-out loss."""
     told = [task["verdict_together"] for task in tasks]
     counts = {verdict: told.count(verdict) for verdict in ("worse", "better", "no difference") if verdict in told}
+    if not tasks and losses:
+        kind, sign = VERDICTS[losses[0]["verdict"]]
+        return kind, sign, losses[0]["sentence"]
     if not tasks:
         return "open", "–", "Nothing could be compared row by row."
     if len(tasks) == 1:

@@ -1,21 +1,22 @@
-"""What is compared: the results that `tutelage eval` left in a folder, or the answers of a run."""
+"""What is compared: the results that `tutelage eval` left in a folder, or the answers and losses of a run."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tutelage.errors import Problem, RecipeError
-from tutelage.evaluation.answers import Answers, Line
-from tutelage.evaluation.summary import summed
+from tutelage.evaluate.journal import Recorded, recorded
+from tutelage.evaluate.pairing import JOURNAL, Key
+from tutelage.evaluate.summary import summed
+from tutelage.evaluation.answers import Answers
+from tutelage.generate.sampling import GREEDY
 from tutelage.runs import Run
-
-Key = tuple[str, int]
-"""A row's name and the number of the sample."""
+from tutelage.tasks.marking import Line
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,10 @@ class Scored:
     lines: dict[Key, Line]
     health: dict[str, Any] | None
     file: str
+    formats: dict[str, Any] | None = None
+    """The spread of the score over other wordings of the task, where it was measured."""
+    asked: int | None = None
+    """How many rows were to be answered, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class Results:
     tasks: dict[str, Scored]
     heldout: dict[str, Any] | None = None
     """Of a run: its loss on held-out rows before and after, as sums over all of them."""
+    recorded: Recorded | None = None
+    """Of a run: the same row by row."""
     notes: tuple[str, ...] = field(default=())
     """What is there and cannot be compared row by row, and why."""
 
@@ -60,7 +67,7 @@ def results(folder: str | Path, name: str | None = None) -> Results:
     tasks = {}
     for file in sorted(path.glob("*.json")) if path.is_dir() else ():
         summary = _summary(file)
-        if summary is not None:
+        if summary is not None and summary.get("format", 1) == 1:
             tasks[summary["task"]] = _scored(run, file.stem, summary)
     if not tasks:
         found = "no such folder" if not path.is_dir() else "neither results nor a run"
@@ -87,7 +94,20 @@ def _summary(file: Path) -> dict[str, Any] | None:
         found = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and found.get("kind") == "evaluation" else None
+    if not isinstance(found, dict) or found.get("kind") != "evaluation":
+        return None
+    settings = found.get("settings")
+    parts = {**found, **{f"settings.{name}": part for name, part in settings.items()}} if _table(settings) else found
+    missing = [name for name in ("task", "better", "status") if not isinstance(parts.get(name), str)]
+    missing += [name for name in ("settings.task", "settings.sampling") if not _table(parts.get(name))]
+    if missing:
+        what, fix = "the summary is damaged", "bring the file back, or remove it with its answers and ask again"
+        raise RecipeError(Problem("usage/no-results", what, str(file), f"it lacks {', '.join(missing)}", fix=fix))
+    return found
+
+
+def _table(found: Any) -> bool:
+    return isinstance(found, dict)
 
 
 def _scored(run: Run, stem: str, summary: dict[str, Any]) -> Scored:
@@ -102,35 +122,49 @@ def _scored(run: Run, stem: str, summary: dict[str, Any]) -> Scored:
         lines=lines,
         health=summary.get("health") or (summed(lines.values())["health"] if lines else None),
         file=answers.where,
+        formats=summary.get("formats"),
+        asked=summary.get("asked"),
     )
 
 
 def _run(run: Run, name: str) -> Results:
-    """The answers of the trained model to held-out prompts, where they were scored; and its losses."""
+    """The trained model's losses on held-out rows, its answers to their prompts where they were scored, its tasks."""
     result = run.read_json("result.json", needed=False) or {}
-    heldout = result.get("heldout")
+    heldout, kept = result.get("heldout"), recorded(run, name)
     notes = []
-    if heldout:
-        notes.append(
-            f"{name}: a run keeps the trained model's held-out loss as a sum over all rows, so it cannot be paired row "
-            "by row; the figures stand side by side"
-        )
+    if heldout and kept is None:
+        notes.append(f"{name}: it kept no held-out losses by row (heldout.json), so the figures stand side by side")
     samples = [line for line in run.read_lines("samples.jsonl", whole=False) if line.get("model") == "tuned"]
     last = max((line["step"] for line in samples), default=0)
     samples = [line for line in samples if line["step"] == last]
     scored = [line for line in samples if line.get("correct") is not None]
-    tasks = {}
+    tasks = _tasks(run, result)
     if scored:
         tasks["held-out answers"] = _answered(run, scored)
     elif samples:
         notes.append(f"{name}: its {len(samples):,} held-out answers were not scored (evaluate.score: none)")
-    else:
+    elif not tasks:
         notes.append(f"{name}: it holds no answers of a trained model")
-    if not tasks and not heldout:
+    if not tasks and not heldout and not (kept and "tuned" in kept.losses):
         what = "the run has no answers of a trained model, and no result"
         fix = "finish it with `tutelage train RECIPE --resume`, or use `tutelage eval` on its model"
         raise RecipeError(Problem("usage/no-results", what, str(run.folder), fix=fix))
-    return Results(name, str(run.folder), tasks, heldout, tuple(notes))
+    return Results(name, str(run.folder), tasks, heldout, kept, tuple(notes))
+
+
+def _tasks(run: Run, result: dict[str, Any]) -> dict[str, Scored]:
+    """The tasks that were asked while training, as the trained model answered them."""
+    lines: dict[str, dict[Key, Line]] = {}
+    for line in run.read_lines(JOURNAL, whole=False):
+        if line.get("model") == "tuned":
+            lines.setdefault(line["task"], {})[line["row"], line["sample"]] = line
+    found = {}
+    for name, entry in (result.get("tasks") or {}).items():
+        if name in lines and "settings" in entry:
+            settings, better = entry["settings"], entry["better"]
+            health, where = (entry.get("health") or {}).get("tuned"), str(run.folder / JOURNAL)
+            found[name] = Scored(name, settings, asdict(GREEDY), better, True, lines[name], health, where)
+    return found
 
 
 def _answered(run: Run, samples: Sequence[dict[str, Any]]) -> Scored:

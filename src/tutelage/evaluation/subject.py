@@ -15,10 +15,11 @@ from tutelage.errors import Problem, RecipeError
 from tutelage.generate.client import Endpoint
 from tutelage.generate.generation import Prompt, Writer
 from tutelage.tasks import Asked
+from tutelage.tasks.marking import Answering
 
 if TYPE_CHECKING:
-    from tutelage.generate.local import Local
     from tutelage.models.location import Location
+    from tutelage.tasks.resident import Resident
 
 IN_FLIGHT = 64
 """Answers written at once by a model in this process."""
@@ -28,7 +29,7 @@ DECIDING = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.model", "vocab.tx
 """Files of a model folder that can change an answer."""
 
 
-class Subject(Protocol):
+class Subject(Answering, Protocol):
     """What is evaluated."""
 
     @property
@@ -46,18 +47,6 @@ class Subject(Protocol):
 
     def usage(self) -> dict[str, int]:
         """What it counted so far; empty where nothing is paid for."""
-        ...
-
-    def writer(self) -> Writer:
-        """What answers; loaded when it is first asked for."""
-        ...
-
-    def prompt(self, asked: Asked, name: str) -> Prompt:
-        """What it is asked."""
-        ...
-
-    def continuations(self, asked: Asked) -> list[tuple[int, ...]]:
-        """The options of a row as tokens that follow its prompt."""
         ...
 
 
@@ -112,12 +101,13 @@ class Saved:
 
     def described(self) -> dict[str, Any]:
         """Where it is, and how it was rendered."""
-        template = self._local.encoder.template
+        resident = self._resident
+        template = resident.local.encoder.template
         return {
             "path": self.model,
-            "asked_as": "plain text" if self._as_text else "chat",
+            "asked_as": "plain text" if resident.as_text else "chat",
             "template": None if template is None or self.plain else template.sha256,
-            "device": str(self._local.forward.device),
+            "device": str(resident.local.forward.device),
         }
 
     def usage(self) -> dict[str, int]:
@@ -126,35 +116,23 @@ class Saved:
 
     def writer(self) -> Writer:
         """The model with our own engine."""
-        return self._local
+        return self._resident.writer()
 
     @cached_property
-    def _local(self) -> Local:
+    def _resident(self) -> Resident:
         from tutelage.generate.chat import Chat
-        from tutelage.generate.local import Local
+        from tutelage.tasks.resident import Resident
 
         chat = Chat(self.model, device=self.device, trusted=self.trusted)
-        return Local(chat.forward, chat.encoder, stop_ids=chat.stop_ids, in_flight=self.in_flight)
-
-    @property
-    def _as_text(self) -> bool:
-        return self.plain or self._local.encoder.template is None
+        return Resident(chat.forward, chat.encoder, stop_ids=chat.stop_ids, plain=self.plain, in_flight=self.in_flight)
 
     def prompt(self, asked: Asked, name: str) -> Prompt:
         """Messages where it has a chat template, text where it has none."""
-        return Prompt(asked.text() if self._as_text else asked.messages, row=name)
+        return self._resident.prompt(asked, name)
 
     def continuations(self, asked: Asked) -> list[tuple[int, ...]]:
         """Each option by itself after a template's prompt, after a space in plain text."""
-        from tutelage.generate.local import prompt_ids
-
-        tokenizer = self._local.encoder.tokenizer
-        ids = prompt_ids(self.prompt(asked, ""), self._local.encoder)
-        space = " " if self._as_text and not asked.text()[-1:].isspace() else ""
-        before = tokenizer.decode(ids)
-        texts = [tokenizer.disguise(space + option, all_control=False) for option in asked.options]
-        several = tokenizer.encode_after([before] * len(texts), [ids] * len(texts), texts)
-        return [tuple(one) for one in several]
+        return self._resident.continuations(asked)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tutelage.data.encode import Encoder
 from tutelage.errors import Problem, RecipeError
+from tutelage.generate.continuation import Continuation
 from tutelage.generate.engine import room, stream
 from tutelage.models.adapters import own_stop_ids
 from tutelage.models.forward import prove
@@ -45,15 +46,16 @@ class Chat:
     def answer(self, messages: Sequence[Message], *, max_new_tokens: int = 512) -> Iterator[str]:
         """The answer to the messages, piece by piece. Without a template the last message is continued as text."""
         tokenizer = self.encoder.tokenizer
+        decode = tokenizer.decode  # A space that follows the prompt is the template's, which writes it again later.
         if self.encoder.template is None:
-            prompt = tokenizer.encode_text(messages[-1].content)
+            prompt, decode = tokenizer.encode_text(messages[-1].content), Continuation(tokenizer).decode
         else:
             prompt = self.encoder.prompt_ids(messages)
         ids: list[int] = []
         shown = ""
         for id in stream(self.forward, prompt, stop_ids=self.stop_ids, max_new_tokens=max_new_tokens):
             ids.append(id)
-            text = tokenizer.decode(ids)
+            text = decode(ids)
             if not text.endswith("�"):
                 yield text[len(shown) :]
                 shown = text

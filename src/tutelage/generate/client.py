@@ -278,8 +278,10 @@ def _give_up(
 def _count(usage: Usage, answer: dict[str, Any]) -> None:
     usage.requests += 1
     told = answer.get("usage")
-    if not isinstance(told, dict):
+    told = told if isinstance(told, dict) else {}
+    prompt, completion = told.get("prompt_tokens"), told.get("completion_tokens")
+    if type(prompt) is int and type(completion) is int:
+        usage.prompt_tokens += prompt
+        usage.completion_tokens += completion
+    else:
         usage.untold += 1
-        return
-    usage.prompt_tokens += int(told.get("prompt_tokens") or 0)
-    usage.completion_tokens += int(told.get("completion_tokens") or 0)

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tutelage.data.encode.tokenizer import Tokenizer
 from tutelage.generate.alone import write_alone
 from tutelage.generate.cache import SlotCache
+from tutelage.generate.continuation import Continuation
 from tutelage.generate.generation import Generation, Progress
 from tutelage.generate.prompts import lay_out
 from tutelage.generate.sampling import GREEDY, Sampling
-from tutelage.generate.stops import Decodes, Stops
+from tutelage.generate.stops import Stops
 from tutelage.generate.work import Draft, Work, Written, room, rooms
 from tutelage.models.forward import Forward
 
@@ -43,7 +45,7 @@ def generate(
     stop_ids: Collection[int],
     max_new_tokens: int,
     stop: Sequence[str] = (),
-    tokenizer: Decodes | None = None,
+    tokenizer: Tokenizer | None = None,
     sampling: Sampling = GREEDY,
     rows: Sequence[object] | None = None,
     in_flight: int = IN_FLIGHT,
@@ -59,12 +61,13 @@ def generate(
 
     Raises:
         DataError: data/bad-row, for a prompt without a token, or longer than the model's positions.
-        RecipeError: recipe/bad-value, for a stop string.
+        RecipeError: recipe/bad-value, for a stop string. ModelError: model/bad-weights, for logits that are no numbers.
     """
     forward.model.eval()
     names = range(len(prompts)) if rows is None else rows
     limits = rooms(forward, prompts, [f"prompt {name}" for name in names], max_new_tokens)
-    work = Work(prompts, names, limits, sampling, Stops.of(stop_ids, stop, tokenizer), written)
+    stops = Stops.of(stop_ids, stop, None if tokenizer is None else Continuation(tokenizer))
+    work = Work(prompts, names, limits, sampling, stops, written)
     done: list[Generation | None] = [None] * (len(prompts) * sampling.samples)
     for answer, generation in _answers(forward, work, in_flight, token_budget, cache_tokens):
         done[answer.prompt * sampling.samples + answer.sample] = generation

@@ -11,6 +11,7 @@ from tutelage.data.batch import pack
 from tutelage.errors import DataError, Problem
 from tutelage.generate.generation import Likelihood
 from tutelage.generate.prompts import example
+from tutelage.generate.work import no_numbers
 from tutelage.models.forward import Forward
 
 TOKEN_BUDGET = 4096
@@ -30,6 +31,7 @@ def likelihoods(
 
     Raises:
         DataError: data/bad-row, for a prompt or a continuation without a token.
+        ModelError: model/bad-weights, where what the model says of one is not a number.
     """
     _refuse_empty(prompts, continuations)
     forward.model.eval()
@@ -43,6 +45,8 @@ def likelihoods(
             each = -nll.double().cpu().numpy()[batch.owned]
             ends = np.cumsum([len(option) for _, option in options])[:-1]
             for (row, _), logprobs in zip(options, np.split(each, ends), strict=True):
+                if np.isnan(logprobs).any():
+                    raise no_numbers(f"prompt {row}", "the log-probability of one of its continuations")
                 found[row].append(Likelihood(tuple(logprobs.tolist())))
         progress(len(group))
     return found

@@ -12,6 +12,9 @@ from tutelage.generate.sampling import Sampling
 from tutelage.seeds import derive
 from tutelage.types import Message
 
+CUT_OFF = ("length", "max_tokens", "max_length", "model_length", "content_filter")
+"""What servers call it when an answer did not stop by itself; for stopping, each has words of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
@@ -82,7 +85,8 @@ def generation(answer: dict[str, Any], *, chat: bool) -> Generation:
     problem = None
     if reason == "content_filter":
         problem = Problem("machine/endpoint-refused", "the endpoint's filter withheld the answer")
-    return Generation((), reason == "stop", tuple(float(one) for one in logprobs), text=text or "", problem=problem)
+    stopped = reason.lower() not in CUT_OFF
+    return Generation((), stopped, tuple(float(one) for one in logprobs), text=text or "", problem=problem)
 
 
 def scored(answer: dict[str, Any], tokens: int, last: int, where: str) -> Likelihood:

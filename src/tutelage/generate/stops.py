@@ -10,10 +10,10 @@ from tutelage.errors import Problem, RecipeError
 
 
 class Decodes(Protocol):
-    """What turns ids into text; a tokenizer does."""
+    """What turns the ids of an answer into text."""
 
     def decode(self, ids: Sequence[int], /) -> str:
-        """The text of ids."""
+        """The text of ids, as it follows a prompt."""
         ...
 
 

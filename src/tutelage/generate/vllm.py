@@ -12,6 +12,7 @@ from typing import Any
 
 from tutelage.data.encode import Encoder
 from tutelage.errors import MachineError, Problem
+from tutelage.generate.continuation import Continuation
 from tutelage.generate.generation import Generation, Likelihood, Progress, Prompt
 from tutelage.generate.local import names, prompt_ids
 from tutelage.generate.sampling import Sampling
@@ -56,7 +57,7 @@ class Vllm:
         progress: Progress = lambda answers: None,
     ) -> list[Generation]:
         """`sampling.samples` answers to each prompt: all of the first, then all of the second."""
-        stops = Stops.of(self.stop_ids, stop, self.encoder.tokenizer)
+        stops = Stops.of(self.stop_ids, stop, Continuation(self.encoder.tokenizer))
         settings = [self._settings(sampling, row, max_new_tokens, stop) for row in names(prompts)]
         found = []
         for output in self._run([prompt_ids(prompt, self.encoder) for prompt in prompts], settings):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from tutelage.errors import DataError, Problem
+from tutelage.errors import DataError, ModelError, Problem
 from tutelage.generate.draw import Chosen, choose, key
 from tutelage.generate.generation import Generation
 from tutelage.generate.sampling import Sampling
@@ -74,12 +75,20 @@ class Work:
         return Draft(prompt, sample, self.limits[prompt])
 
     def continue_with(self, logits: Tensor, answers: Sequence[Draft]) -> None:
-        """Add a token to each answer, chosen from logits (answers, vocabulary)."""
+        """Add a token to each answer, chosen from logits (answers, vocabulary).
+
+        Raises:
+            ModelError: model/bad-weights, where logits are no numbers, of which any token would be the likeliest.
+        """
         keys = []
         if self.sampling.temperature > 0:
             keys = [key(self.sampling, self.rows[a.prompt], a.sample, len(a.input_ids)) for a in answers]
         chosen: Chosen = choose(logits, self.sampling, keys)
         for answer, token, logprob, drawn in zip(answers, *chosen, strict=True):
+            if not math.isfinite(logprob):
+                raise no_numbers(
+                    f"prompt {self.rows[answer.prompt]}", f"after {len(answer.input_ids):,} tokens of the answer"
+                )
             answer.add(token, logprob, drawn)
             if token not in self.stops.ids:
                 self.written(answer.prompt, answer.sample, token)
@@ -97,6 +106,13 @@ class Work:
         else:
             stopped = by_token or text is not None
         return Generation(tuple(kept), stopped, tuple(answer.logprobs), tuple(answer.drawn), text)
+
+
+def no_numbers(where: str, found: str) -> ModelError:
+    """The error for a model that expects nothing that is a number."""
+    what = "how likely the model finds the next token is not a number, so what it answers says nothing"
+    fix = "use weights that are finite; where float16 overflows, float32 or bfloat16"
+    return ModelError(Problem("model/bad-weights", what, where, found, fix=fix))
 
 
 def room(forward: Forward, prompt: Sequence[int], limit: int) -> int:

@@ -19,6 +19,8 @@ class Loss:
     """Sum of weight * loss; carries the gradient."""
     weight: float
     """Sum of the weights."""
+    each: Tensor | None = None
+    """The loss of each edge, without its weight; None where an objective has no such thing."""
 
 
 Objective = Callable[[Forward, MicroBatch], Loss]

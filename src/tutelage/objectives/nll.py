@@ -9,5 +9,5 @@ from tutelage.objectives.base import Loss
 
 def nll(forward: Forward, batch: MicroBatch) -> Loss:
     """Sum over the trained tokens of weight * -log p(token | what is before it), in nats."""
-    total, _ = forward.nll(batch)
-    return Loss(total, float(batch.weights.sum(dtype="float64")))
+    total, each = forward.nll(batch)
+    return Loss(total, float(batch.weights.sum(dtype="float64")), each)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from tutelage.recipe.base import Section
@@ -55,6 +57,9 @@ class ExportOptions(Section):
 
     merged: bool = False
     """For LoRA: also write the base model with the update merged in."""
+    step: Literal["best", "last"] = "best"
+    """Which step's weights: the last ones, or those of the step whose held-out loss was the lowest, where it is lower
+    by more than `evaluate.margin` standard errors of the difference."""
 
 
 class Recipe(Section):
@@ -103,6 +108,11 @@ class Recipe(Section):
                     "remove `export.merged`",
                 )
             )
+        if self.evaluate.patience is not None and self.data.heldout == 0:
+            what, how = "no rows are held out, so nothing says when to end", "give data.heldout a share"
+            found.append(("evaluate.patience", what, how))
+        if self.evaluate.general and not self.evaluate.drift:
+            found.append(("evaluate.general", "drift is not measured", "remove it, or set evaluate.drift=true"))
         if self.evaluate.score != "none" and self.data.heldout == 0:
             found.append(
                 ("evaluate.score", "no rows are held out, so no answer can be scored", "give data.heldout a share")

@@ -118,6 +118,8 @@ class DataOptions(Section):
     """How much of each source an epoch holds."""
     renderings: RenderingOptions = RenderingOptions()
     """In which words an instruction and its input are put together."""
+    adjust: str | None = Field(default=None, min_length=1)
+    """A file of weights for single rows, as `tutelage data suspects RUN` writes it; a weight of 0 drops the row."""
     max_length: PositiveInt = 1024
     """The longest example, in tokens."""
     over_long: Literal["error", "drop", "trim-context"] = "error"

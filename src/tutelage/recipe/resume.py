@@ -39,11 +39,20 @@ _IDENTITY = (
     *(f"train.{name}" for name in ("weight_decay", "betas", "eps", "max_grad_norm", "seed")),
     *(f"precision.{name}" for name in ("weights", "compute", "optimizer", "master")),
     *(f"evaluate.{name}" for name in ("examples", "samples", "max_new_tokens", "score", "score_rows")),
+    *(f"evaluate.{name}" for name in ("tasks", "task_rows", "drift", "knowledge", "canaries")),
 )
-_EXTEND = ("train.epochs", "train.steps", "guard.non_finite", "guard.spikes", "guard.limit")
+_EXTEND = (
+    "train.epochs",
+    "train.steps",
+    "guard.non_finite",
+    "guard.spikes",
+    "guard.limit",
+    "evaluate.patience",
+    "evaluate.margin",
+)
 _CONTENT = (
     *("model.path", "model.revision", "data.train", "data.train.N.path", "data.train.N.join.path"),
-    *("data.heldout.path", "data.heldout.join.path", "data.decontaminate.against"),
+    *("data.heldout.path", "data.heldout.join.path", "data.decontaminate.against", "data.adjust", "evaluate.general"),
 )
 _FREE = (
     *(
@@ -57,7 +66,15 @@ _FREE = (
     ),
     *("data.max_quarantined", "data.store", "data.store_limit"),
     *("checkpoint.every", "checkpoint.keep", "checkpoint.wait"),
-    *("evaluate.points", "evaluate.confidence", "export.merged", "budget.memory", "budget.time", "output"),
+    *(
+        "evaluate.points",
+        "evaluate.confidence",
+        "export.merged",
+        "export.step",
+        "budget.memory",
+        "budget.time",
+        "output",
+    ),
 )
 
 MEANINGS: dict[str, Meaning] = {

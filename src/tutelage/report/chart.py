@@ -12,18 +12,17 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean
-from typing import Literal, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 from markupsafe import Markup
 
-from tutelage.report.text import brief, count, decimal
+from tutelage.report.axis import BOTTOM, LEFT, RIGHT, TOP, Axis, grid, round_ticks
+from tutelage.report.text import brief, count
 
 LINE_POINTS = 800
 BANDS = 120
 LARGEST, SMALLEST = 1e100, 1e-100
 """Numbers beyond the one are treated as infinite, differences below the other as none: no axis could show them."""
-LEFT, RIGHT, TOP, BOTTOM = 62, 30, 34, 42
 LETTER = 9
 """Room for one letter, at the largest size that the style sheet gives to a chart's text."""
 
@@ -37,39 +36,49 @@ class Series:
     label: str
     points: Sequence[tuple[float, float | None]]
     kind: Literal["line", "dots"] = "line"
+    errors: Sequence[float | None] = ()
+    """The standard error of each point, where it is known."""
+    run: int = 0
+    """0 for the run that the page is about, from 1 on for those drawn beside it."""
+
+    @property
+    def name(self) -> str:
+        """Its class in the style sheet."""
+        return f"{self.kind} r{self.run}" if self.run else self.kind
+
+    def bars(self) -> list[tuple[float, float, float]]:
+        """(step, low, high): one standard error to either side."""
+        pairs = zip(self.points, self.errors, strict=False)
+        return [(x, y - e, y + e) for (x, y), e in pairs if drawable(y) and drawable(e)]
 
     def finite(self) -> list[Point]:
         """The points that can be drawn."""
-        return [(x, y) for x, y in self.points if _drawable(y)]
+        return [(x, y) for x, y in self.points if drawable(y)]
 
 
-def _drawable(value: float | None) -> TypeGuard[float]:
+def drawable(value: float | None) -> TypeGuard[float]:
+    """Whether it is a number that an axis can show."""
     return value is not None and abs(value) < LARGEST
 
 
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """Maps values to pixels; `ticks` are round numbers within it."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    ticks: tuple[float, ...]
-    log: bool = False
-
-    def __call__(self, value: float) -> float:
-        low, high = (math.log10(self.low), math.log10(self.high)) if self.log else (self.low, self.high)
-        value = math.log10(value) if self.log else value
-        return self.start + (value - low) / (high - low) * (self.end - self.start)
-
-
-def draw(series: Sequence[Series], *, title: str, unit: str, width: int, height: int, zero: bool = False) -> Markup:
+def draw(
+    series: Sequence[Series],
+    *,
+    title: str,
+    unit: str,
+    width: int,
+    height: int,
+    zero: bool = False,
+    marks: Sequence[tuple[float, str]] = (),
+) -> Markup:
     """The chart as an SVG element; a paragraph that says so when there is nothing to draw.
 
-    `zero` makes the vertical axis begin at 0. It is logarithmic when a few values dwarf the others.
+    `zero` makes the vertical axis begin at 0. It is logarithmic when a few values dwarf the others. `marks` are steps
+    with a word about each.
     """
-    values = sorted(y for one in series for _, y in one.finite())
+    values = sorted(
+        [y for one in series for _, y in one.finite()] + [y for one in series for bar in one.bars() for y in bar[1:]]
+    )
     if not values:
         return Markup('<p class="empty">{}: nothing measured yet.</p>').format(title)
     steps = [x for one in series for x, _ in one.points]
@@ -77,9 +86,10 @@ def draw(series: Sequence[Series], *, title: str, unit: str, width: int, height:
     y = _value_axis(values, height - BOTTOM, TOP, zero=zero)
     parts = [
         *grid(x, y, unit + (", log scale" if y.log else ""), "optimizer step"),
-        *_legend(series, LETTER * len(unit) + 24),
+        *_legend([one for one in series if not one.run], LETTER * len(unit) + 24),
+        *_marks([mark for mark in marks if x.low <= mark[0] <= x.high], x, y),
     ]
-    for one in series:
+    for one in sorted(series, key=lambda one: -one.run):
         parts += _line(one, x, y) if one.kind == "line" else _dots(one, x, y)
     parts += _bands(series, x, y)
     summary = "; ".join(_summary(one) for one in series if one.finite())
@@ -88,11 +98,11 @@ def draw(series: Sequence[Series], *, title: str, unit: str, width: int, height:
     )
 
 
-def interval(difference: float, low: float, high: float) -> Markup:
-    """A difference and its interval on a short line, with a mark at zero."""
+def interval(difference: float, low: float, high: float, reach: float | None = None) -> Markup:
+    """A difference and its interval on a short line, with a mark at zero; `reach` to either side of it, when given."""
     if not all(abs(value) < LARGEST for value in (difference, low, high)):
         return Markup("")
-    reach = 1.15 * max(abs(low), abs(high), abs(difference)) or 1.0
+    reach = 1.15 * (reach or max(abs(low), abs(high), abs(difference))) or 1.0
     axis = Axis(-reach, reach, 8, 232, ())
     return Markup(
         '<svg class="interval" viewBox="0 0 240 34" role="img" aria-label="{}"><title>{}</title>'
@@ -106,17 +116,12 @@ def interval(difference: float, low: float, high: float) -> Markup:
     )
 
 
-def round_ticks(low: float, high: float, at_most: int = 6, *, whole: bool = False) -> tuple[float, ...]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) from `low` or below to `high` or above."""
-    rough = (high - low) / at_most
-    power = 10.0 ** math.floor(math.log10(rough))
-    gap = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    gap = max(gap, 1.0) if whole else gap
-    first, last = math.floor(low / gap + 1e-9), math.ceil(high / gap - 1e-9)
-    return tuple(float(f"{i * gap:.12g}") for i in range(first, last + 1))
+def mean(values: Sequence[float]) -> float:
+    """Of some values, none of which is infinite."""
+    return sum(values) / len(values)
 
 
-def _stretches(points: Sequence[Point], number: int) -> Iterator[Sequence[Point]]:
+def stretches(points: Sequence[Any], number: int) -> Iterator[Sequence[Any]]:
     """The points cut into at most `number` runs of nearly one length; none is empty."""
     number = min(number, len(points))
     for i in range(number):
@@ -144,31 +149,6 @@ def _value_axis(values: Sequence[float], start: float, end: float, *, zero: bool
     return Axis(ticks[0], ticks[-1], start, end, ticks)
 
 
-def grid(x: Axis, y: Axis, unit: str, across: str) -> Iterator[Markup]:
-    """Lines and labels of both axes; `unit` is what goes up, `across` what goes to the right."""
-    yield Markup('<text class="unit" x="2" y="14">{}</text>').format(unit)
-    for tick, label in zip(y.ticks, _labels(y.ticks), strict=True):
-        line = '<line class="grid" x1="{0}" x2="{1}" y1="{2:.1f}" y2="{2:.1f}"/>'
-        yield Markup(line + '<text x="{3}" y="{4:.1f}" text-anchor="end">{5}</text>').format(
-            x.start, x.end, y(tick), x.start - 8, y(tick) + 4, label
-        )
-    for tick in x.ticks:
-        yield Markup(
-            '<line class="axis" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>'
-            '<text x="{0:.1f}" y="{3}" text-anchor="middle">{4}</text>'
-        ).format(x(tick), y.start, y.start + 4, y.start + 19, count(tick))
-    yield Markup('<text class="unit" x="{}" y="{}" text-anchor="end">{}</text>').format(x.end, y.start + 37, across)
-
-
-def _labels(ticks: Sequence[float]) -> list[str]:
-    """The ticks with one count of decimals."""
-    labels = [brief(tick) for tick in ticks]
-    if any("e" in label for label in labels):
-        return labels
-    digits = max(len(label.partition(".")[2]) for label in labels)
-    return [decimal(tick, digits) for tick in ticks]
-
-
 def _legend(series: Sequence[Series], left: float) -> Iterator[Markup]:
     """A sample of each line and its name, from `left` on; one line alone needs none."""
     for one in series if len(series) > 1 else ():
@@ -179,11 +159,23 @@ def _legend(series: Sequence[Series], left: float) -> Iterator[Markup]:
         left += 29 + LETTER * len(one.label) + 20
 
 
+def _marks(marks: Sequence[tuple[float, str]], x: Axis, y: Axis) -> Iterator[Markup]:
+    for place, word in marks:
+        end = x(place) > (x.start + x.end) / 2
+        yield Markup(
+            '<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>'
+            '<text class="mark" x="{3:.1f}" y="{4}" text-anchor="{5}">{6}</text>'
+        ).format(x(place), y.end, y.start, x(place) + (-6 if end else 6), y.end + 12, "end" if end else "start", word)
+
+
 def _line(one: Series, x: Axis, y: Axis) -> Iterator[Markup]:
-    """The line, broken where values are missing; for a long run its range and its mean."""
+    """The line, broken where values are missing; for a long run its range and its mean; of another run the mean."""
     drawn = one.finite()
-    stretches = list(_stretches(drawn, BANDS))
-    means = [(fmean(p[0] for p in stretch), fmean(p[1] for p in stretch)) for stretch in stretches]
+    parts = list(stretches(drawn, BANDS))
+    means = [(mean([p[0] for p in stretch]), mean([p[1] for p in stretch])) for stretch in parts]
+    if one.run and len(drawn) > 2 * BANDS:
+        yield _points("polyline", one.name, means, x, y)
+        return
     if len(drawn) > LINE_POINTS:
         yield _points("polygon", "range", _outline(drawn), x, y)
         yield _points("polyline", "line", means, x, y)
@@ -191,18 +183,19 @@ def _line(one: Series, x: Axis, y: Axis) -> Iterator[Markup]:
     long = len(drawn) > 2 * BANDS
     for run in _unbroken(one.points):
         if len(run) == 1:
-            yield Markup('<circle class="line" cx="{:.1f}" cy="{:.1f}" r="2.5"/>').format(x(run[0][0]), y(run[0][1]))
+            place, value = run[0]
+            yield Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="2.5"/>').format(one.name, x(place), y(value))
         else:
-            yield _points("polyline", "line faint" if long else "line", run, x, y)
+            yield _points("polyline", "line faint" if long else one.name, run, x, y)
     if long:
         yield _points("polyline", "line", means, x, y)
 
 
 def _outline(points: Sequence[Point]) -> list[Point]:
     """The highest of each stretch from left to right, then the lowest back again."""
-    stretches = list(_stretches(points, LINE_POINTS // 2))
-    highest = [max(stretch, key=_height) for stretch in stretches]
-    return highest + [min(stretch, key=_height) for stretch in reversed(stretches)]
+    parts = list(stretches(points, LINE_POINTS // 2))
+    highest = [max(part, key=_height) for part in parts]
+    return highest + [min(part, key=_height) for part in reversed(parts)]
 
 
 def _height(point: Point) -> float:
@@ -213,7 +206,7 @@ def _unbroken(points: Sequence[tuple[float, float | None]]) -> list[list[Point]]
     """The points cut where a value is missing."""
     runs: list[list[Point]] = [[]]
     for place, value in points:
-        if _drawable(value):
+        if drawable(value):
             runs[-1].append((place, value))
         else:
             runs.append([])
@@ -223,9 +216,13 @@ def _unbroken(points: Sequence[tuple[float, float | None]]) -> list[list[Point]]
 def _dots(one: Series, x: Axis, y: Axis) -> Iterator[Markup]:
     points = one.finite()
     points = points[:: len(points) // LINE_POINTS + 1]
-    yield _points("polyline", "dots", points, x, y)
+    for place, low, high in one.bars()[:: len(one.points) // LINE_POINTS + 1]:
+        line = '<line class="error {0}" x1="{1:.1f}" x2="{1:.1f}" y1="{2:.1f}" y2="{3:.1f}"/>'
+        yield Markup(line).format(one.name, x(place), y(max(low, y.low)), y(high))
+    yield _points("polyline", one.name, points, x, y)
     for place, value in points:
-        yield Markup('<circle class="dots" cx="{:.1f}" cy="{:.1f}" r="4.5"/>').format(x(place), y(value))
+        dot = '<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"/>'
+        yield Markup(dot).format(one.name, x(place), y(value), 3 if one.run else 4.5)
 
 
 def _points(element: str, name: str, points: Sequence[Point], x: Axis, y: Axis) -> Markup:
@@ -240,7 +237,7 @@ def _bands(series: Sequence[Series], x: Axis, y: Axis) -> Iterator[Markup]:
         for place, value in one.finite():
             found.setdefault(place, []).append((number, value))
     places = [(place, 0.0) for place in sorted(found)]
-    columns = [[place for place, _ in stretch] for stretch in _stretches(places, BANDS)]
+    columns = [[place for place, _ in stretch] for stretch in stretches(places, BANDS)]
     edges = [x.low, *((a[-1] + b[0]) / 2 for a, b in pairwise(columns)), x.high]
     for column, (left, right) in zip(columns, pairwise(edges), strict=True):
         lines = [f"step {_range(column, count)}"]

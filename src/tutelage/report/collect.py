@@ -16,7 +16,22 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tutelage.errors import DataError, Problem, RecipeError
-from tutelage.report.contents import Answer, Dropped, Ledger, Report, Row, Sample, Setting, Step, Table, Turn
+from tutelage.report.contents import (
+    Answer,
+    Dropped,
+    Ledger,
+    Measurement,
+    Report,
+    Row,
+    Sample,
+    Setting,
+    Step,
+    Table,
+    Turn,
+)
+
+_TABLES = ("origins", "environment", "data", "plan", "heldout")
+_LINES = ("metrics", "evaluations", "samples", "rows", "suspects")
 
 
 def collect(folder: Path) -> Report:
@@ -37,9 +52,9 @@ def collect(folder: Path) -> Report:
     recipe = (folder / "recipe.yaml").read_text(encoding="utf-8", errors="replace")
     options = _options(recipe, folder / "recipe.yaml")
     problems: list[Problem] = []
-    tables = {name: _table(folder / f"{name}.json", problems) for name in ("origins", "environment", "data", "plan")}
+    tables = {name: _table(folder / f"{name}.json", problems) for name in _TABLES}
     result = _table(folder / "result.json", problems)
-    lines = {name: _lines(folder / f"{name}.jsonl", problems) for name in ("metrics", "evaluations", "samples", "rows")}
+    lines = {name: _lines(folder / f"{name}.jsonl", problems) for name in _LINES}
     if problems:
         raise DataError.of(problems)
     data = tables["data"] or {}
@@ -53,11 +68,23 @@ def collect(folder: Path) -> Report:
         plan=tables["plan"] or {},
         ledger=read_ledger(data.get("ledger") or (result or {}).get("ledger")),
         steps=_steps(lines["metrics"]),
-        evaluations=_evaluations(lines["evaluations"]),
+        measurements=_measurements(lines["evaluations"]),
         samples=_samples(lines["samples"]),
         rows=tuple(map(read_row, lines["rows"])),
+        suspects=tuple(lines["suspects"]),
+        heldout_rows=frozenset(map(_text, _list((tables["heldout"] or {}).get("rows")))),
         result=result,
     )
+
+
+def mapping(value: Any) -> Table:
+    """The value when it is an object, otherwise an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def mappings(value: Any) -> list[Table]:
+    """The objects in a list; none where the value is no list."""
+    return [one for one in _list(value) if isinstance(one, Mapping)]
 
 
 def number(value: Any) -> float | None:
@@ -172,9 +199,19 @@ def _step(line: Table) -> Step:
     )
 
 
-def _evaluations(lines: Sequence[Table]) -> tuple[tuple[int, float | None], ...]:
-    found = {int(line["step"]): number(line.get("nll")) for line in lines if number(line.get("step")) is not None}
-    return tuple(sorted(found.items()))
+def _measurements(lines: Sequence[Table]) -> tuple[Measurement, ...]:
+    """In order of step; of several after one step, the last value of each quantity."""
+    names = ("nll", "se", "stop_probability", "general_nll", "kl")
+    found: dict[int, dict[str, float | None]] = {}
+    for line in lines:
+        if number(line.get("step")) is not None:
+            known = {name: number(line[name]) for name in names if line.get(name) is not None}
+            found.setdefault(int(line["step"]), dict.fromkeys(names)).update(known)
+    return tuple(Measurement(step, **found[step]) for step in sorted(found))
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
 
 
 def _samples(lines: Sequence[Table]) -> tuple[Sample, ...]:

@@ -42,6 +42,18 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Measurement:
+    """The model measured after a step: on the held-out rows, and on general text."""
+
+    step: int
+    nll: float | None
+    se: float | None
+    stop_probability: float | None
+    general_nll: float | None
+    kl: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One message of a prompt."""
 
@@ -120,7 +132,15 @@ class Report:
     plan: Table
     ledger: Ledger | None
     steps: tuple[Step, ...]
-    evaluations: tuple[tuple[int, float | None], ...]
+    measurements: tuple[Measurement, ...]
     samples: tuple[Sample, ...]
     rows: tuple[Row, ...]
+    suspects: tuple[Table, ...]
+    heldout_rows: frozenset[str]
+    """What tells the held-out rows from others: two runs with the same ones were measured on the same."""
     result: Table | None
+
+    @property
+    def evaluations(self) -> tuple[tuple[int, float | None], ...]:
+        """(step, held-out loss) of each measurement."""
+        return tuple((one.step, one.nll) for one in self.measurements)

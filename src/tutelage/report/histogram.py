@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
-from tutelage.report.chart import BOTTOM, LEFT, RIGHT, TOP, Axis, grid, round_ticks
+from tutelage.report.axis import BOTTOM, LEFT, RIGHT, TOP, Axis, grid, round_ticks
 from tutelage.report.text import count, percent
 
 Bin = Sequence[int]

@@ -26,7 +26,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: text.visible(value) if type(value) is str else value,
     )
-    names = ("brief", "count", "cut", "decimal", "percent", "setting", "signed", "size")
+    names = ("brief", "count", "cut", "decimal", "percent", "said", "setting", "signed", "size")
     environment.filters |= {name: getattr(text, name) for name in names}
     environment.filters["number"] = number
     return environment

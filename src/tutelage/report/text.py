@@ -29,6 +29,7 @@ _HIDDEN = re.compile(
     "\ud800-\udfff\ue000-\uf8ff\ufeff\uffa0\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
 )
 _BLANK = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+_MINUS = re.compile(r"(?<![^\s(])-(?=\d)")
 _WORD = re.compile(r"\S+|\s+")
 
 
@@ -79,6 +80,11 @@ def mark_differences(answer: str, reference: str) -> tuple[Markup, int, int]:
 
 def _escaped(pieces: list[str]) -> str:
     return str(escape(visible("".join(pieces))))
+
+
+def said(sentence: str) -> str:
+    """A sentence of a result with the signs that a page has: an arrow for ->, a minus for the hyphen of a number."""
+    return _MINUS.sub("−", sentence.replace(" -> ", " → "))
 
 
 def count(value: float | None) -> str:

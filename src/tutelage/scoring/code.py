@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from typing import Any, Literal
+import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tutelage.scoring.mark import Mark, Scored
+from tutelage.scoring.blocks import Block, blocks
+from tutelage.scoring.mark import BadReference, Mark, Scored
 from tutelage.scoring.sandbox import Limits, run
 
-_BLOCK = re.compile(r"```[ \t]*(?:python|py|python3|Python)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL)
+_INDENTED = re.compile(r"(?:[ \t]*\r?\n)*(?: {2}|\t)[ \t]*\S")
 
 
 class Code(Scored):
@@ -20,6 +24,7 @@ class Code(Scored):
     of a program that the answer goes on with, where the answer does not define `entry` anew.
     """
 
+    version: ClassVar[int] = 2
     kind: Literal["code"] = "code"
     seconds: float = Field(default=10.0, gt=0, le=120)
     """Time for one program, by the clock."""
@@ -31,23 +36,62 @@ class Code(Scored):
             MachineError: machine/no-sandbox; nothing is run without every layer.
         """
         program = self.program(answer, reference)
-        tests = reference["tests"]
-        lines = [*reference.get("setup", ()), *([tests] if isinstance(tests, str) else tests)]
-        if entry := reference.get("entry"):
-            lines.append(f"check({entry})")
-        outcome = run(program, "\n".join(lines), Limits(seconds=self.seconds))
+        outcome = run(program, _tests(reference), Limits(seconds=self.seconds))
         return Mark(float(outcome.passed), program, outcome.why)
+
+    def check(self, reference: Any) -> None:
+        """Refuse what is no tests.
+
+        Raises:
+            BadReference: they are missing, or are not Python.
+        """
+        if not isinstance(reference, Mapping):
+            raise BadReference("the reference is no set of fields, and `tests` is needed")
+        for name in ("tests", "setup"):
+            lines = reference.get(name) or ""
+            if not isinstance(lines, str | list | tuple) or not all(isinstance(line, str) for line in lines):
+                raise BadReference(f"`{name}` is neither a text nor a list of lines")
+        for name in ("prompt", "entry"):
+            if not isinstance(reference.get(name) or "", str):
+                raise BadReference(f"`{name}` is no text")
+        if not "".join(reference.get("tests") or ()).strip():
+            raise BadReference("`tests` is empty, and a program that is not tested would pass")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ast.parse(_tests(reference))
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise BadReference(f"`tests` is not Python: {error}") from None
 
     @staticmethod
     def program(answer: str, reference: Any) -> str:
-        """The program that an answer gives: its first block of code, or all of it; after the prompt, if need be."""
-        block = _BLOCK.search(answer)
-        code = str(block[1]) if block else answer
-        prompt, entry = str(reference.get("prompt", "")), str(reference.get("entry", ""))
+        """The program that an answer gives: a block of code in it, or all of it; after the prompt, if need be."""
+        prompt, entry = reference.get("prompt") or "", reference.get("entry") or ""
+        defines = re.compile(rf"^(?:async )?def {re.escape(entry)}\b", re.MULTILINE)
+        code = _code(answer, defines, goes_on=bool(prompt))
         if not prompt:
             return code
-        if re.search(rf"^def {re.escape(entry)}\b", code, re.MULTILINE):
+        if defines.search(code):
             # What the prompt imports and defines before its function is still there for the answer.
-            start = re.search(rf"^def {re.escape(entry)}\b", prompt, re.MULTILINE)
+            start = defines.search(prompt)
             return (prompt[: start.start()] if start else "") + code
-        return prompt + code
+        return str(prompt) + code
+
+
+def _code(answer: str, defines: re.Pattern[str], *, goes_on: bool) -> str:
+    """The block that defines the function; or else the first of Python, or else the first that names no language."""
+    found = blocks(answer)
+    before = answer[: found[0].start] if found else answer
+    if goes_on and _INDENTED.match(before):
+        return before  # It goes on inside of the function, so the fence after it closes what was never opened.
+    ranks = (lambda block: defines.search(block.text), lambda block: block.python, lambda block: not block.language)
+    chosen: list[Block] = [block for fits in ranks for block in found if fits(block)]
+    return chosen[0].text if chosen else answer
+
+
+def _tests(reference: Mapping[str, Any]) -> str:
+    parts = [reference.get("setup") or (), reference["tests"]]
+    lines = [line for part in parts for line in ([part] if isinstance(part, str) else part)]
+    if entry := reference.get("entry"):
+        lines.append(f"check({entry})")
+    return "\n".join(lines)

@@ -12,13 +12,15 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import logging
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, Literal
 
-from tutelage.scoring.mark import Mark, Scored
+from tutelage.errors import MachineError
+from tutelage.scoring.mark import BadReference, Mark, Scored
 from tutelage.scoring.overlap import missing
 
 
@@ -45,6 +47,31 @@ class Instructions(Scored):
         score = share if self.level == "instruction" else float(share == 1.0)
         why = ", ".join(name for name, value in followed.items() if not value)
         return Mark(score, answer, f"not followed: {why}" if why else "", followed)
+
+    def check(self, reference: Any) -> None:
+        """Refuse instructions that cannot be checked.
+
+        Raises:
+            BadReference: which of them, and why. MachineError: machine/missing-package.
+        """
+        told = reference if isinstance(reference, Mapping) else {}
+        named, options = told.get("instructions"), told.get("options")
+        if not isinstance(named, list) or not isinstance(options, list) or not isinstance(told.get("prompt"), str):
+            raise BadReference("`instructions` and `options` must be lists, and `prompt` a text")
+        if not named or len(named) != len(options):
+            raise BadReference(f"there are {len(named)} instructions, and {len(options)} sets of options")
+        for kind, given in zip(named, options, strict=True):
+            if kind not in kinds():
+                raise BadReference(f"`{kind}` is not a kind of instruction that can be checked")
+            if not isinstance(given, dict | None):
+                raise BadReference(f"the options of `{kind}` are not an object")
+            try:
+                # Some are looked at only where an answer is.
+                self.mark("A word.", {**told, "instructions": [kind], "options": [given]})
+            except MachineError:
+                raise
+            except Exception as error:
+                raise BadReference(f"the options of `{kind}` cannot be used: {type(error).__name__}: {error}") from None
 
 
 def kinds() -> list[str]:
@@ -96,6 +123,8 @@ def _checkers() -> dict[str, Any]:
         sys.modules.pop(name)
         if loaded is not None:
             sys.modules[name] = loaded
+    # What the checkers log are answers as they were written, with whatever a terminal takes for orders.
+    sys.modules[f"{name}.ifeval.instructions"].logging = _mute()  # type: ignore[attr-defined]
     langdetect.DetectorFactory.seed = 0
     sentences = punkt.PunktSentenceTokenizer(punkt.load_model("english"))
     words = NLTKWordTokenizer()
@@ -104,6 +133,13 @@ def _checkers() -> dict[str, Any]:
     util.nltk = _Words(lambda text: [word for part in sentences.tokenize(text) for word in words.tokenize(part)], util)
     checkers: dict[str, Any] = registry.INSTRUCTION_DICT
     return checkers
+
+
+def _mute() -> logging.Logger:
+    """A log that nobody reads."""
+    log = logging.Logger("tutelage.instructions")
+    log.addHandler(logging.NullHandler())
+    return log
 
 
 class _Words:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import regex
 from pydantic import Field, field_validator
 
-from tutelage.scoring.mark import Mark, Scored, texts
+from tutelage.scoring.mark import Mark, Scored, check_texts, texts
 from tutelage.scoring.text import Normal
 
 SECONDS = 1.0
@@ -17,6 +17,7 @@ SECONDS = 1.0
 class Pattern(Scored):
     """1 where what is found is the reference; where the task has no reference, 1 where anything is found."""
 
+    version: ClassVar[int] = 2
     kind: Literal["pattern"] = "pattern"
     pattern: str = Field(min_length=1)
     """The regular expression; `^` and `$` are the ends of the answer unless it begins with `(?m)`."""
@@ -52,3 +53,12 @@ class Pattern(Scored):
             return Mark(1.0, text)
         same = any(self.overlook.of(text) == self.overlook.of(one) for one in texts(reference))
         return Mark(float(same), text)
+
+    def check(self, reference: Any) -> None:
+        """Refuse a list without a text; None says that the task has no reference.
+
+        Raises:
+            BadReference: it accepts no text.
+        """
+        if reference is not None:
+            check_texts(reference)

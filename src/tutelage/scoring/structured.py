@@ -7,7 +7,7 @@ import re
 from typing import Any, Literal
 
 from tutelage.scoring.exact import INVALID, equal, parse
-from tutelage.scoring.mark import Mark, Scored
+from tutelage.scoring.mark import BadReference, Mark, Scored
 
 _FENCED = re.compile(r"\s*```[ \t]*(?:json|JSON)?[ \t]*\r?\n(.*?)\r?\n?[ \t]*```\s*", re.DOTALL)
 
@@ -39,6 +39,17 @@ class Json(Scored):
             keys = expected.keys() | (value.keys() if isinstance(value, dict) else set())
             score = sum(parts.values()) / len(keys)
         return Mark(score, text.strip(), "", parts)
+
+    def check(self, reference: Any) -> None:
+        """Refuse what is no JSON.
+
+        Raises:
+            BadReference: it is null, or a text that cannot be read.
+        """
+        if reference is None:
+            raise BadReference("the reference is null; where that is the right answer, write the text `null`")
+        if isinstance(reference, str) and parse(reference) is INVALID:
+            raise BadReference("the reference is not JSON")
 
     @staticmethod
     def _parts(value: Any, expected: Any) -> dict[str, float]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from tutelage.recipe.base import Section
-from tutelage.scoring.mark import Mark, Scored, texts
+from tutelage.scoring.mark import Mark, Scored, check_texts, texts
 
 
 class Normal(Section):
@@ -39,6 +39,7 @@ class Normal(Section):
 class Exact(Scored):
     """1 for the same text, 0 for any other; of several references one is enough."""
 
+    version: ClassVar[int] = 2
     kind: Literal["exact"] = "exact"
     overlook: Normal = Normal()
     """What does not count as a difference."""
@@ -48,3 +49,11 @@ class Exact(Scored):
         found = self.overlook.of(answer)
         same = any(found == self.overlook.of(one) for one in texts(reference))
         return Mark(float(same), found)
+
+    def check(self, reference: Any) -> None:
+        """Refuse null.
+
+        Raises:
+            BadReference: it accepts no text.
+        """
+        check_texts(reference)

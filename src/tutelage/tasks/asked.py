@@ -12,9 +12,10 @@ from tutelage.data.sources import read
 from tutelage.data.split import normal
 from tutelage.errors import DataError, Problem, RecipeError
 from tutelage.recipe.data import Rows
-from tutelage.scoring.mark import texts
+from tutelage.scoring.choice import Likelihood
+from tutelage.scoring.mark import BadReference, check_texts, texts, written
 from tutelage.tasks.task import Task
-from tutelage.tasks.wording import BadWording, fill, value, written
+from tutelage.tasks.wording import BadWording, fill, value
 from tutelage.types import Message, Origin, Record
 
 _LONG_ENOUGH = 12
@@ -31,6 +32,8 @@ class Asked:
     reference: Any
     options: tuple[str, ...]
     """What is compared by likelihood; empty where an answer is generated."""
+    cluster: str | None = None
+    """What it has in common with rows that are no draws of their own, such as its document."""
 
     def text(self) -> str:
         """For a model without a chat template: the turns one after the other, each answer right after its prompt."""
@@ -69,7 +72,8 @@ def ask(task: Task, data: str | None = None) -> Asking:
 
     Raises:
         RecipeError: recipe/missing-option, when no rows are named.
-        DataError: what is wrong with the rows, or data/bad-row where a row lacks a field that the task names.
+        DataError: what is wrong with the rows, or data/bad-row where a row lacks a field that the task names, or holds
+            nothing there that an answer can be compared with.
     """
     path = data or task.data
     if path is None:
@@ -90,15 +94,17 @@ def asking(task: Task, rows: Sequence[Record], pool: Sequence[Record]) -> Asking
             prompt = _prompt(task, row.fields)
             before = shots.before(prompt) if shots else ()
             reference = _reference(task, row.fields)
-            options = tuple(map(written, value(task.options, row.fields))) if task.options else ()
+            options = _options(task, row.fields)
+            _check(task, reference, options)
+            cluster = written(value(task.cluster, row.fields)) if task.cluster else None
             answers = _answers(task, row.fields, reference)
-        except (BadWording, TypeError) as bad:
-            problems.append(
-                Problem("data/bad-row", f"the task `{task.name}` cannot ask this row", str(row.origin), str(bad))
-            )
+        except (BadWording, BadReference) as bad:
+            what, fix = f"the task `{task.name}` cannot ask this row", "mend the row, or leave it out"
+            problems.append(Problem("data/bad-row", what, str(row.origin), str(bad), fix=fix))
             continue
-        asked.append(Asked(row.origin, (*_opening(prompt), *before, *_rest(prompt)), reference, options))
-        if any(stands_in(answer, [message.content for message in asked[-1].messages]) for answer in answers):
+        messages = (*_opening(prompt), *before, *_rest(prompt))
+        asked.append(Asked(row.origin, messages, reference, options, cluster))
+        if any(stands_in(answer, [message.content for message in messages]) for answer in answers):
             found.append(row.origin)
     if problems:
         raise DataError.of(problems[:10])
@@ -143,6 +149,29 @@ def _reference(task: Task, row: Mapping[str, Any]) -> Any:
     return None if task.reference is None else value(task.reference, row)
 
 
+def _options(task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
+    if task.options is None:
+        return ()
+    found = value(task.options, row)
+    if not isinstance(found, list) or None in found:
+        raise BadWording(f"`{task.options}` is not a list of options")
+    return tuple(map(written, found))
+
+
+def _check(task: Task, reference: Any, options: Sequence[str]) -> None:
+    """Refuse a row that no answer can be right by.
+
+    Raises:
+        BadReference: why none can.
+    """
+    if task.reference is not None and reference is None:
+        raise BadReference("the reference is null")
+    if isinstance(task.scorer, Likelihood):
+        task.scorer.check_options(options, reference)
+    else:
+        task.scorer.check(reference)
+
+
 def _answers(task: Task, row: Mapping[str, Any], reference: Any) -> list[str]:
     """The texts that would give the answer away; none where the prompt lists what can be chosen."""
     if task.scorer.kind in ("letter", "likelihood", "ifeval", "pattern"):
@@ -151,7 +180,7 @@ def _answers(task: Task, row: Mapping[str, Any], reference: Any) -> list[str]:
         return [fill(task.answer, row)]
     if reference is None or isinstance(task.reference, dict):
         return []
-    return [written(reference)] if isinstance(reference, dict) else texts(reference)
+    return texts(reference)
 
 
 class _Shots:
@@ -163,8 +192,8 @@ class _Shots:
         for row in pool:
             try:
                 prompt = _prompt(task, row.fields)
-                answer = fill(task.answer, row.fields) if task.answer else texts(_reference(task, row.fields))[0]
-            except (BadWording, IndexError) as bad:
+                answer = fill(task.answer, row.fields) if task.answer else _text(_reference(task, row.fields))
+            except (BadWording, BadReference) as bad:
                 problems.append(Problem("data/bad-row", "a shot cannot be made of this row", str(row.origin), str(bad)))
                 continue
             key = _key(prompt)
@@ -188,6 +217,11 @@ class _Shots:
                 if len(taken) > self.task.shots:
                     return tuple(found)
         raise BadWording(f"there are {len(taken) - 1} other rows, and the task takes {self.task.shots} shots")
+
+
+def _text(reference: Any) -> str:
+    check_texts(reference)
+    return texts(reference)[0]
 
 
 def _key(prompt: tuple[Message, ...]) -> str:

@@ -58,12 +58,20 @@ class Task(Section):
     """A file of rows for the shots; the task's own when not given."""
     stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
     """Texts that end an answer, besides the model's own stop tokens; what follows them is cut off."""
+    stop_plain: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
+    """The same where the model is asked in plain text, which it goes on with; with a chat template it answers in words
+    and ends by itself."""
     max_new_tokens: PositiveInt = 256
     """Longest answer, in tokens."""
     rows: PositiveInt | None = None
     """Ask at most this many rows, chosen by a hash; all of them when not given."""
     seed: int = 0
     """Changes which rows and which shots the hashes choose."""
+    cluster: str | None = Field(default=None, min_length=1)
+    """The row's field that rows have in common which are no draws of their own, such as one document or conversation:
+    in intervals they count as one."""
+    formats: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
+    """Other wordings of the user's last message, asked in turn where the spread over wordings is measured."""
     better: Literal["higher", "lower"] = "higher"
     """Which scores are better ones."""
 
@@ -101,9 +109,15 @@ class Task(Section):
             "max_new_tokens": self.max_new_tokens,
             "scorer": self.scorer.described(),
             "better": self.better,
+            **({"stop_plain": list(self.stop_plain)} if self.stop_plain else {}),
+            **({} if self.cluster is None else {"cluster": self.cluster}),
         }
 
-    def cut(self, answer: str) -> str:
+    def stops(self, *, plain: bool) -> tuple[str, ...]:
+        """The texts that end an answer, of a model that is asked in plain text or with a chat template."""
+        return (*self.stop, *self.stop_plain) if plain else self.stop
+
+    def cut(self, answer: str, *, plain: bool = False) -> str:
         """The answer up to the first of the texts that end one."""
-        ends = [place for text in self.stop if (place := answer.find(text)) >= 0]
+        ends = [place for text in self.stops(plain=plain) if (place := answer.find(text)) >= 0]
         return answer[: min(ends)] if ends else answer

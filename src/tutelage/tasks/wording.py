@@ -8,6 +8,8 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
+from tutelage.scoring.mark import written
+
 _PLACE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
@@ -19,7 +21,7 @@ def fill(wording: str, row: Mapping[str, Any]) -> str:
     """The text. A field inside a field is named with a point, an item of a list by its number from 0.
 
     Raises:
-        BadWording: a single bracket, a field that the row does not have, or a form that it cannot take.
+        BadWording: a single bracket, a field that the row does not have, null, or a form that it cannot take.
     """
     return _PLACE.sub(lambda place: _filled(place, row), wording)
 
@@ -43,15 +45,6 @@ def value(name: str, row: Mapping[str, Any]) -> Any:
     return found
 
 
-def written(found: Any) -> str:
-    """A value as text: a text as it is, a whole number without a point, everything else as JSON."""
-    if isinstance(found, str):
-        return found
-    if isinstance(found, float) and found.is_integer() and abs(found) < 2**53:
-        return str(int(found))
-    return json.dumps(found, ensure_ascii=False)
-
-
 def _filled(place: re.Match[str], row: Mapping[str, Any]) -> str:
     text = place[0]
     if text in ("{{", "}}"):
@@ -63,10 +56,12 @@ def _filled(place: re.Match[str], row: Mapping[str, Any]) -> str:
     if form == "json":
         return json.dumps(found, ensure_ascii=False)
     if form == "lettered":
-        if not isinstance(found, list) or len(found) > 26:
+        if not isinstance(found, list) or len(found) > 26 or None in found:
             raise BadWording(f"`{name}` is not a list of up to 26 options")
         pairs = zip(string.ascii_uppercase, found, strict=False)
         return "\n".join(f"{letter}. {written(option)}" for letter, option in pairs)
     if form:
         raise BadWording(f"`{form}` is not a form; `lettered` and `json` are")
+    if found is None:
+        raise BadWording(f"`{name.strip()}` is null")
     return written(found)

@@ -160,13 +160,11 @@ class Estimator:
         return int(HOLES * self._kept * tokens)
 
     def _heldout(self, token_budget: int, trained_tokens: int) -> tuple[float, int]:
-        """(seconds of all measurements of the held-out loss, bytes where they may be more than training's)."""
-        small = self.work.largest_heldout(min(GLANCE, token_budget))
-        largest = self.work.largest_heldout(token_budget)
-        if small is None or largest is None:
-            return 0.0, 0
+        """(seconds of all measurements of losses, bytes where they may be more than training's)."""
+        small = self.work.largest_heldout(min(GLANCE, token_budget)) or self.work.largest(min(GLANCE, token_budget))
+        largest = self.work.largest_heldout(token_budget) or small
         cost = self.probe.call(lambda forward: forward.nll(small))
-        tokens = int(self.work.heldout.lengths.sum()) * self.work.measurements
+        tokens = int(self.work.heldout.lengths.sum()) * self.work.measurements + self.work.looked_at
         seconds = cost.seconds / small.computed_tokens * tokens
         # Without gradients a pass holds less than with them, so only a larger one can hold more.
         larger = largest.computed_tokens > trained_tokens

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 
 import torch
 
@@ -13,8 +13,12 @@ from tutelage.train.memory import peak_memory_bytes
 
 
 def write_down(step: Step, run: Run, screen: Screen, *, device: torch.device, token_budget: int) -> int:
-    """A line of `metrics.jsonl`, and a note where something happened; the tokens computed at once from here on."""
-    run.append("metrics.jsonl", [{**asdict(step), "peak_memory_bytes": peak_memory_bytes(device)}])
+    """A line of `metrics.jsonl` and one of `examples.jsonl`, and a note where something happened; the tokens computed
+    at once from here on."""
+    facts = {field.name: getattr(step, field.name) for field in fields(step) if field.name != "losses"}
+    run.append("metrics.jsonl", [{**facts, "peak_memory_bytes": peak_memory_bytes(device)}])
+    if step.losses is not None:
+        run.append("examples.jsonl", [step.losses.as_json(step.step)])
     if step.skipped:
         why = f"loss {step.loss}, gradient {step.grad_norm}" if step.tokens else "its rows are passed over"
         screen.say(f"note    step {step.step} skipped: {why}")

@@ -25,6 +25,7 @@ from tutelage.models.forward import Forward
 from tutelage.objectives.base import Objective
 from tutelage.seeds import derive
 from tutelage.train.guard import Guard, check_gradients
+from tutelage.train.losses import Losses, gathered, of_edges
 from tutelage.train.memory import give_back_memory, is_out_of_memory
 from tutelage.train.optimizer import FusedAdamW
 from tutelage.train.ranks import ALONE, Ranks
@@ -45,6 +46,10 @@ class Group:
     """The same examples in micro-batches of at most so many tokens, for when memory runs out."""
     weight: float | None = None
     """Of the whole global batch; None where all of it is here."""
+    examples: Sequence[int] = ()
+    """Places of the rows' examples in the token store."""
+    epoch: int = 1
+    """Counted from 1."""
 
     @property
     def total_weight(self) -> float:
@@ -74,11 +79,14 @@ class Step:
     """Digest of the rows in their order."""
     token_budget: int | None = None
     """Tokens computed at once since memory ran out; None while it has not."""
+    losses: Losses | None = None
+    """Of each example, before the update."""
 
     @staticmethod
     def passed_over(group: Group) -> Step:
         """A step whose rows are left out."""
-        return Step(group.step, math.nan, math.nan, 0.0, 0, 0, 0, 0.0, skipped=True, rows=digest(group.rows))
+        nothing = (group.step, math.nan, math.nan, 0.0, 0, 0, 0, 0.0)
+        return Step(*nothing, skipped=True, rows=digest(group.rows), losses=Losses(group.epoch))
 
 
 def steps(
@@ -112,9 +120,8 @@ def steps(
             continue
         started = time.perf_counter()
         ranks.pulse.begin(group.step)
-        batches = group.micro_batches if budget is None or group.cut is None else group.cut(budget)
         work = _Work(forward, objective, group, total_weight, optimizer, ranks)
-        batches, budget = work.made(batches, budget)
+        batches, budget = work.made(budget)
         if group.step == 1:
             check_gradients(parameters, ranks)
         learning_rate = rate(group.step)
@@ -122,10 +129,11 @@ def steps(
         facts = torch.stack([*ranks.each(work.losses), optimizer.norm().float()])
         sound = facts.isfinite().all() & (facts[:-1].sum() <= guard.ceiling * total_weight)
         optimizer.step(learning_rate, norm=facts[-1], clip=max_grad_norm, sound=sound)
-        *sums, norm, made = [*facts.tolist(), bool(sound)]
+        told = torch.cat([facts, sound.float()[None], *work.each]).cpu()
+        *sums, norm, made = told[: len(facts) + 1].tolist()
         mean = sum(sums) / total_weight
-        guard.judge(group.step, mean, norm, group.rows, made=made)
-        counts = ranks.add([(b.tokens, b.computed_tokens, b.supervised_tokens) for b in batches if b.supervised_tokens])
+        guard.judge(group.step, mean, norm, group.rows, made=bool(made))
+        counts, each = gathered(batches, told[len(facts) + 1 :].numpy(), len(group.rows), ranks)
         yield Step(
             step=group.step,
             loss=mean,
@@ -138,6 +146,7 @@ def steps(
             skipped=not made,
             rows=digest(group.rows),
             token_budget=budget,
+            losses=Losses(group.epoch, group.examples, *each),
         )
         forward.model.train()
 
@@ -160,13 +169,17 @@ class _Work:
     ranks: Ranks
     losses: list[Tensor] = field(default_factory=list)
     """Of the micro-batches."""
+    each: list[Tensor] = field(default_factory=list)
+    """Of the edges of each micro-batch."""
 
-    def made(self, batches: Sequence[MicroBatch], budget: int | None) -> tuple[Sequence[MicroBatch], int | None]:
+    def made(self, budget: int | None) -> tuple[Sequence[MicroBatch], int | None]:
         """Gather the gradient of the whole global batch; what fitted into memory everywhere, and its token budget."""
+        group = self.group
+        batches = group.micro_batches if budget is None or group.cut is None else group.cut(budget)
         while failed := self.ranks.largest(self.failed_with(batches)):
-            assert self.group.cut is not None
+            assert group.cut is not None
             budget = failed // 2 if budget is None else min(budget, failed) // 2
-            batches = self.group.cut(budget)
+            batches = group.cut(budget)
         self.optimizer.gather()
         return batches, budget
 
@@ -176,7 +189,7 @@ class _Work:
         self.optimizer.zero_grad()
         if self.forward.draw is not None:
             self.forward.draw.seed = derive(group.seed, "dropout", group.step)
-        self.losses = []
+        self.losses, self.each = [], []
         try:
             for index, batch in enumerate(batches):
                 # For draws that are not ours; no two micro-batches of a step have the same.
@@ -184,6 +197,7 @@ class _Work:
                 loss = self.objective(self.forward, batch)
                 (loss.sum / self.total_weight).backward()
                 self.losses.append(loss.sum.detach().float())
+                self.each.append(of_edges(loss, batch))
                 ranks.pulse.beat()
             return 0
         except (MemoryError, RuntimeError) as error:

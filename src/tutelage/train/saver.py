@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from tutelage import files
 from tutelage.checkpoints import Checkpoint, Checkpoints
-from tutelage.errors import MachineError, Problem, TutelageError
+from tutelage.errors import MachineError, ModelError, Problem, TutelageError
 from tutelage.train.optimizer import FusedAdamW
 from tutelage.train.state import NotFinite, Position, write
 
@@ -72,6 +73,37 @@ class Saver:
             raise self._full(
                 needed, f"found before training, for checkpoint.keep={self.keep} and the one being written"
             )
+
+    def newest(self, *, healthy: bool = False) -> Checkpoint | None:
+        """The checkpoint to go on from, or the newest after sound steps; what is not whole is said and put aside.
+
+        Raises:
+            ModelError: checkpoint/none, when there were some and none is whole.
+        """
+        broken: list[tuple[Path, str]] = []
+        found = self.checkpoints.newest(self.run, lambda *what: broken.append(what), healthy=healthy)
+        for folder, reason in broken:
+            aside = ".broken-" in folder.name
+            how = "is not whole and was put aside as" if aside else "cannot be read and is not used:"
+            self.say(f"note    a checkpoint {how} {folder.name}: {reason}")
+        left = [one for one in broken if one[0].exists()]
+        if found is None and (aside := self.checkpoints.put_aside() or left):
+            raise ModelError(
+                Problem(
+                    "checkpoint/none",
+                    "none of the run's checkpoints is whole",
+                    where=str(self.checkpoints.folder),
+                    found="; ".join(f"{folder.name}: {reason}" for folder, reason in aside),
+                    fix="bring one back from elsewhere, or begin another run with output=runs/NAME; without the "
+                    "folders that were put aside this one begins again",
+                )
+            )
+        self.checkpoints.retain(self.keep)  # A process that ended after a commit had no time for it.
+        return found
+
+    def of_step(self, step: int) -> Checkpoint | None:
+        """The checkpoint of a step; None where it is gone or not whole."""
+        return self.checkpoints.of_step(step, self.run)
 
     def finish(self) -> None:
         """Wait until what was begun is committed.

@@ -28,6 +28,8 @@ class Work:
     global_batch_size: int
     measurements: int
     """How often the held-out loss is measured."""
+    looked_at: int
+    """Tokens that are measured besides the held-out ones: general text, and answers after examples."""
     prompts: Sequence[int]
     """Tokens of each prompt that is answered, before and after."""
     max_new_tokens: int

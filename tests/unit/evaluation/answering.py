@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.evaluation import Errand, evaluate
-from tutelage.evaluation.errand import errand
+from tutelage.evaluation import Errand, crew, evaluate
+from tutelage.evaluation.subject import Saved
 from tutelage.generate.generation import Generation, Likelihood, Prompt
 from tutelage.generate.sampling import GREEDY, Sampling
 from tutelage.tasks import Asked, Task
+from tutelage.tasks.errand import errand
 
 QUESTIONS = [{"q": f"What comes after number {n}?", "a": str(n + 1)} for n in range(24)]
 
@@ -73,3 +75,15 @@ def asked(data: Path, skill: int, folder: Path, sampling: Sampling = GREEDY, **o
     own: Errand = errand(task(data, **options))
     (summary,) = evaluate(Scripted(skill), [own], folder, sampling)
     return summary
+
+
+class Leisurely(Saved):
+    """A real model that takes its time, in portions of four rows; also in a process that it was sent to."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        crew.FIRST, crew.QUICK = 4, 0.0
+        self.__dict__.update(state)
+
+    def prompt(self, asked: Asked, name: str) -> Prompt:
+        time.sleep(0.1)
+        return super().prompt(asked, name)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,11 @@ from tutelage.cli.evaluate import comparison_text
 from tutelage.errors import RecipeError
 from tutelage.evaluate.compare import paired_means
 from tutelage.evaluate.statistics import mcnemar
-from tutelage.evaluation import compare, evaluate
-from tutelage.evaluation.errand import errand
+from tutelage.evaluation import compare, crew, evaluate
+from tutelage.evaluation.page import render
 from tutelage.evaluation.results import labels
 from tutelage.generate.sampling import Sampling
+from tutelage.tasks.errand import errand, worded
 
 make_run = runpy.run_path(str(Path(__file__).parents[1] / "report" / "madeup.py"))["make_run"]
 WARM = Sampling(temperature=1.0, samples=3)
@@ -62,6 +65,36 @@ def test_a_better_model_is_better_and_its_own_losses_are_listed(base, data, tmp_
     assert turned["sentence"].startswith("next: base is worse: ")
     assert [row["row"] for row in turned["lost"]] == [row["row"] for row in one["won"]]
     assert any("lost: " + str(won) in line for line in comparison_text(compare([tmp_path / "tuned", base])))
+
+
+def test_two_evaluations_that_were_broken_off_are_said_to_be(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(crew, "FIRST", 8)
+    for name, skill in (("x", 100), ("y", 200)):
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(Scripted(skill, fails=8), [errand(task(data))], tmp_path / name)
+    (one,) = compare([tmp_path / "x", tmp_path / "y"])["tasks"]
+    assert one["n"] == 8
+    assert one["notes"] == [
+        "x and y did not come to an end: 8 of 24 rows are compared, those that were asked first and no sample of all"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("summary", "lacks"),
+    [
+        ({"task": "next"}, "better, status, settings.task, settings.sampling"),
+        ({"task": "next", "better": "higher", "status": "done", "settings": {"task": {}}}, "settings.sampling"),
+        ({"task": 3, "better": "higher", "status": "done", "settings": {"task": {}, "sampling": {}}}, "task"),
+    ],
+)
+def test_a_damaged_summary_is_named(base, tmp_path, summary, lacks):
+    (tmp_path / "other").mkdir()
+    file = tmp_path / "other" / "next.json"
+    file.write_text(json.dumps({"kind": "evaluation", **summary}))
+    with pytest.raises(RecipeError) as refused:
+        compare([base, file.parent])
+    (problem,) = refused.value.problems
+    assert (problem.code, problem.where, problem.found) == ("usage/no-results", str(file), f"it lacks {lacks}")
 
 
 def test_the_same_model_is_no_other_one(base, rows, tmp_path):
@@ -129,9 +162,9 @@ def test_other_rows_are_refused_with_the_counts(base, rows, tmp_path):
 
 
 def test_an_unfinished_evaluation_is_named(base, data, tmp_path, monkeypatch):
-    from tutelage.evaluation import examination
+    from tutelage.evaluation import crew
 
-    monkeypatch.setattr(examination, "FIRST", 8)
+    monkeypatch.setattr(crew, "FIRST", 8)
     with pytest.raises(KeyboardInterrupt):
         evaluate(Scripted(fails=8), [errand(task(data))], tmp_path / "half")
     with pytest.raises(RecipeError, match="half did not come to an end: repeat its `tutelage eval`"):
@@ -195,7 +228,136 @@ def test_runs_are_compared_by_their_scored_answers(tmp_path):
     assert task["task"] == "held-out answers"
     assert len(task["won"]) + len(task["lost"]) == task["answers"] > 0
     assert [row["name"] for row in found["heldout"]] == ["one", "two"]
-    assert any("cannot be paired row by row" in note for note in found["notes"])
+    assert any("one: it kept no held-out losses by row" in note for note in found["notes"])
+    assert found["losses"] == []
+
+
+def recorded_run(folder, tuned, rows=range(20)):
+    """A made-up run that kept its held-out losses by row."""
+    run = make_run(folder)
+    (run / "run.json").write_text("{}")
+    names, count = [f"row {n}" for n in rows], len(rows)
+    facts = {name: [value] * count for name, value in {"tokens": 10, "bytes": 40, "weights": 10.0}.items()}
+    (run / "heldout.json").write_text(json.dumps({"rows": names, **facts}))
+    base = [30.0 + n for n in rows]
+    lines = [{"step": 0, "model": "base", "sums": base}, {"step": 9, "model": "tuned", "sums": list(map(tuned, base))}]
+    (run / "heldout.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def test_runs_are_compared_by_the_loss_of_each_row(tmp_path):
+    one = recorded_run(tmp_path / "one", lambda loss: loss - 1)
+    two = recorded_run(tmp_path / "two", lambda loss: 0.7 * loss, rows=range(5, 30))
+    found = compare([one, two])
+    (pair,) = found["losses"]
+    assert (pair["base"], pair["other"], pair["n"], pair["rows"]) == ("one", "two", 15, {"base": 20, "other": 25})
+    assert (pair["same_base"], pair["verdict"]) == (True, "better")
+    before, after = [30.0 + n - 1 for n in range(5, 20)], [0.7 * (30.0 + n) for n in range(5, 20)]
+    assert pair["difference"] == pytest.approx((sum(after) - sum(before)) / 150)
+    assert not any("by row" in note for note in found["notes"])
+    text = "\n".join(comparison_text(found))
+    assert "better        two is better on held-out rows than one: held-out loss" in text
+    assert "15 shared rows, of 20 and 25 that the two held out" in text
+    assert "both began at 4.200 nats per token on these rows" in text
+    assert "two is better on held-out rows than one" in render(found)
+    other = compare([one, recorded_run(tmp_path / "three", lambda loss: loss, rows=range(50, 60))])
+    assert other["losses"][0]["note"] == "no row was held out by both runs"
+    assert "three against one is not compared: no row was held out by both runs" in "\n".join(comparison_text(other))
+    assert "no row was held out by both runs" in render(other)
+
+
+def test_tasks_that_were_asked_in_training_are_compared(tmp_path):
+    runs = []
+    for name, right in (("one", 5), ("two", 18)):
+        run = recorded_run(tmp_path / name, lambda loss: loss)
+        entry = {"metric": "exact", "better": "higher", "settings": {"name": "next"}, "health": {"tuned": {"n": 20}}}
+        result = json.loads((run / "result.json").read_text())
+        (run / "result.json").write_text(json.dumps({**result, "tasks": {"next": entry}}))
+        line = {"sample": 0, "origin": {"file": "a", "line": 1}, "asked": [], "reference": "x", "answer": "y"}
+        lines = [
+            {"step": 9, "model": model, "task": "next", "row": f"r{n}", "prompt": f"p{n}", **line, "score": float(good)}
+            for n in range(20)
+            for model, good in (("base", False), ("tuned", n < right))
+        ]
+        (run / "tasks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        runs.append(run)
+    (task,) = [one for one in compare(runs)["tasks"] if one["task"] == "next"]
+    assert (task["n"], task["base_score"], task["score"], task["verdict"]) == (20, 0.25, 0.9, "better")
+    assert (len(task["won"]), len(task["lost"])) == (13, 0)
+    assert task["health"]["base"] == {"n": 20}
+
+
+# ------------------------------------------------------------------------------------ clusters and wordings
+
+
+def test_rows_of_one_document_are_one_draw(rows, tmp_path):
+    data = rows([{**row, "doc": n // 6} for n, row in enumerate(QUESTIONS)], "documents.jsonl")
+    for name, skill in (("base", 60), ("tuned", 200)):
+        summary = asked(data, skill, tmp_path / name, cluster="doc")
+    assert (summary["n"], summary["answers"]) == (24, 24)
+    alone = asked(data, 200, tmp_path / "alone")
+    assert summary["mean"] == alone["mean"]
+    assert summary["interval"] != alone["interval"]
+    (one,) = compare([tmp_path / "base", tmp_path / "tuned"])["tasks"]
+    assert (one["n"], one["answers"], one["test"]) == (4, 24, "Student's t")
+    assert one["notes"] == ["24 answers to 4 clusters; answers to one cluster count as one draw"]
+    with pytest.raises(RecipeError, match="cluster: doc and None"):
+        compare([tmp_path / "base", tmp_path / "alone"])
+
+
+class Fickle(Scripted):
+    """Knows the answer only where it is asked in the words that it was taught."""
+
+    def _answer(self, prompt, sample):
+        words = prompt.content[-1].content
+        bare = re.search(r"What comes after number \d+\?", words)[0]
+        found = super()._answer(replace(prompt, content=(replace(prompt.content[-1], content=bare),)), sample)
+        return found if words == bare else replace(found, text="I do not know.")
+
+
+def test_the_spread_over_wordings_stands_beside_the_difference(data, tmp_path):
+    summaries = {}
+    for name, skill in (("base", 200), ("tuned", 240)):
+        (summaries[name], *others) = evaluate(Fickle(skill), worded(errand(task(data)), 4), tmp_path / name)
+        assert [one["format"] for one in others] == [2, 3, 4]
+    spread = summaries["base"]["formats"]
+    means = [one["mean"] for one in spread["scores"]]
+    assert (spread["n"], spread["rows"], len(means)) == (4, 24, 4)
+    assert means[0] == summaries["base"]["mean"] == spread["highest"]
+    assert spread["lowest"] == 0.0
+    assert spread["spread"] == spread["highest"] - spread["lowest"]
+    assert spread["mean"] == pytest.approx(sum(means) / 4)
+    assert spread["interval"][0] < spread["mean"] < spread["interval"][1]
+    assert len({one["prompt"] for one in spread["scores"]}) == 4
+    found = compare([tmp_path / "base", tmp_path / "tuned"])
+    (one,) = found["tasks"]  # Other wordings are no tasks of their own.
+    assert one["formats"] == {"base": spread, "other": summaries["tuned"]["formats"]}
+    assert any("the wording of the prompt alone changes the score by up to" in note for note in one["notes"])
+    text = "\n".join(comparison_text(found))
+    assert "wordings      base: 4 wordings of 24 rows: lowest 0.0 %" in text
+    assert "The same rows in other wordings" in render(found)
+    (tmp_path / "tuned" / "next.json").unlink()
+    with pytest.raises(RecipeError, match="nothing to compare"):
+        compare([tmp_path / "base", tmp_path / "tuned"])
+
+
+def test_wordings_are_asked_once_and_go_on(data, tmp_path):
+    own, out = worded(errand(task(data)), 3), tmp_path / "out"
+    killed = Fickle(200, fails=50)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(killed, own, out)
+    assert len(killed.asked) == 48
+    second = Fickle(200)
+    (summary, *_) = evaluate(second, own, out)
+    assert len(second.asked) == 24
+    (at_once, *_) = evaluate(Fickle(200), own, tmp_path / "at-once")
+    assert summary["formats"] == at_once["formats"]
+    # Asked without other wordings, what they came to is still there, as long as the rows are the same.
+    (again,) = evaluate(Fickle(200), own[:1], out)
+    assert again["formats"] == summary["formats"]
+    names = [{json.loads(line)["row"] for line in file.read_text().splitlines()} for file in out.glob("*.jsonl")]
+    assert len(names) == 3
+    assert names[0] == names[1] == names[2]
 
 
 def test_a_run_without_scores_says_why(tmp_path):

@@ -10,12 +10,13 @@ import pytest
 from answering import QUESTIONS, Scripted, asked, task
 
 from tutelage.errors import DataError, MachineError, ModelError, Problem, RecipeError
-from tutelage.evaluation import evaluate, examination
-from tutelage.evaluation.errand import errand, errands
+from tutelage.evaluation import crew, evaluate
 from tutelage.evaluation.subject import Saved
 from tutelage.generate.generation import Generation
 from tutelage.generate.sampling import GREEDY, Sampling
 from tutelage.screen import Silent
+from tutelage.tasks.errand import errand, errands
+from tutelage.tasks.resident import Resident
 
 WARM = Sampling(temperature=1.3, samples=2)
 
@@ -73,7 +74,7 @@ def test_lines_do_not_depend_on_company_or_order(saved, rows, tmp_path, sampling
         ("many", values, 32, 64),
         ("again", shuffled, 32, 5),
     ):
-        monkeypatch.setattr(examination, "FIRST", portion)
+        monkeypatch.setattr(crew, "FIRST", portion)
         saved.writer().in_flight = in_flight
         own = errand(task(rows(order, f"{name}.jsonl"), max_new_tokens=6, shots=2))
         evaluate(saved, [own], tmp_path / name, sampling)
@@ -95,8 +96,7 @@ def test_options_are_rated_after_the_prompt(saved, rows, tmp_path):
     found = lines(tmp_path / "out", "multiple-choice")
     tokenizer = saved.writer().encoder.tokenizer
     assert saved.continuations(own[0].rows[0].asked)[0] == tuple(tokenizer.encode_text("red"))
-    plain = Saved(saved.model, plain=True, device="cpu")
-    plain.__dict__["_local"] = saved.writer()
+    plain = Resident(saved.writer().forward, saved.writer().encoder, stop_ids=[], plain=True)
     assert plain.continuations(own[0].rows[0].asked)[0] == tuple(tokenizer.encode_text(" red"))
     assert summary["health"] is None
     assert summary["mean"] == sum(line["score"] for line in found) / 4
@@ -117,7 +117,7 @@ def test_what_an_endpoint_serves_cannot_be_rated(rows, tmp_path):
 
 
 def test_what_is_answered_is_not_asked_again(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(examination, "FIRST", 4)
+    monkeypatch.setattr(crew, "FIRST", 4)
     own, out = errand(task(data)), tmp_path / "out"
     killed = Scripted(fails=12)
     with pytest.raises(KeyboardInterrupt):
@@ -160,6 +160,29 @@ def test_a_higher_limit_only_adds_rows(data, tmp_path):
     (summary,) = evaluate(more, [own], out, limit=9)
     assert (len(few.asked), len(more.asked), summary["n"]) == (5, 4, 9)
     assert {row.name for row in own.chosen(9)} == {*few.asked, *more.asked}
+
+
+def test_a_lower_limit_says_that_all_answers_are_counted(data, tmp_path):
+    own, out = errand(task(data)), tmp_path / "out"
+    evaluate(Scripted(), [own], out)
+    said, screen = [], Silent()
+    screen.say = said.append
+    (summary,) = evaluate(Scripted(), [own], out, limit=5, screen=screen)
+    more = "19 more rows are answered in the folder than are asked for now; all are counted"
+    assert (summary["asked"], summary["n"], summary["note"]) == (24, 24, more)
+    assert f"note    next: {more}" in said
+    (summary,) = evaluate(Scripted(), [own], out)
+    assert (summary["asked"], summary["note"]) == (24, "")
+
+
+def test_a_process_killed_before_its_summary_does_not_hide_what_answered(data, tmp_path):
+    own, out = errand(task(data)), tmp_path / "out"
+    (whole,) = evaluate(Scripted(), [own], out)
+    left = {**json.loads((out / "next.json").read_text()), "status": "unfinished", "model": {}}
+    (out / "next.json").write_text(json.dumps(left))
+    (summary,) = evaluate(Scripted(), [own], out)
+    assert summary["model"] == whole["model"] == {"asked_as": "chat"}
+    assert summary["status"] == "done"
 
 
 def test_a_damaged_line_is_named(data, tmp_path):

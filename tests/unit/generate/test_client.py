@@ -15,6 +15,7 @@ from tutelage.errors import MachineError, RecipeError, SecurityError
 from tutelage.generate.client import Endpoint
 from tutelage.generate.exchange import Exchange, Patience
 from tutelage.generate.generation import Prompt
+from tutelage.generate.protocol import generation
 from tutelage.generate.sampling import GREEDY, Sampling
 from tutelage.types import Message
 
@@ -385,6 +386,27 @@ def test_an_answer_that_a_filter_withheld_is_a_problem(server):
     (found,) = endpoint(server).write(prompts(1), GREEDY, max_new_tokens=3)
     assert found.problem.code == "machine/endpoint-refused"
     assert not found.stopped
+
+
+@pytest.mark.parametrize(
+    ("reason", "stopped"),
+    [
+        *((reason, True) for reason in ("stop", "eos_token", "stop_sequence", "end_turn", "tool_calls")),
+        *((reason, False) for reason in ("length", "max_tokens", "MAX_TOKENS", "model_length")),
+    ],
+)
+def test_whatever_a_server_calls_stopping_only_a_limit_cuts_off(reason, stopped):
+    assert generation(reply("x", reason=reason), chat=True).stopped is stopped
+
+
+@pytest.mark.parametrize(
+    "told", [None, "many", {"prompt_tokens": "many"}, {"prompt_tokens": {}, "completion_tokens": 3}]
+)
+def test_usage_that_says_nothing_is_counted_as_untold(told, server):
+    server.answer = lambda body, number: (200, {}, {**reply("fine"), "usage": told})
+    asked = endpoint(server)
+    assert [one.text for one in asked.write(prompts(2), GREEDY, max_new_tokens=3)] == ["fine", "fine"]
+    assert (asked.usage.requests, asked.usage.untold, asked.usage.prompt_tokens) == (2, 2, 0)
 
 
 def test_without_httpx_the_extra_is_named(server, monkeypatch):

@@ -11,9 +11,16 @@ import torch
 from transformers import LogitsProcessorList, MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper
 from transformers.generation import TopPLogitsWarper
 
-from tutelage.errors import RecipeError
+from tutelage.errors import ModelError, RecipeError
 from tutelage.generate.draw import choose, key, uniforms
+from tutelage.generate.engine import generate
+from tutelage.generate.likelihood import likelihoods
 from tutelage.generate.sampling import GREEDY, Sampling
+from tutelage.generate.stops import Stops
+from tutelage.generate.work import Work
+from tutelage.models.forward import prove
+from tutelage.models.load import load_model
+from tutelage.models.location import locate
 
 LOGITS = torch.tensor([1.5, 0.2, -0.3, 0.9, -2.0, 0.9])
 CRITICAL = {1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47, 5: 20.52}
@@ -137,3 +144,29 @@ def test_what_is_no_distribution_is_refused(wrong, code):
     with pytest.raises(RecipeError) as refused:
         Sampling(**wrong)
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=0.7)])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_logits_that_are_no_numbers_are_no_answer(sampling, bad):
+    work = Work([[1], [2]], ["a", "b"], [5, 5], sampling, Stops.of([]), lambda prompt, sample, token: None)
+    drafts = [work.begin(0, 0), work.begin(1, 0)]
+    work.continue_with(torch.stack([LOGITS, LOGITS]), drafts)
+    broken = LOGITS.clone()
+    broken[3] = bad
+    with pytest.raises(ModelError) as refused:
+        work.continue_with(torch.stack([LOGITS, broken]), drafts)
+    assert (refused.value.code, refused.value.problems[0].where) == ("model/bad-weights", "prompt b")
+
+
+def test_a_model_that_expects_no_numbers_neither_answers_nor_rates(tiny_model):
+    forward = prove(load_model(locate(str(tiny_model("llama")))), max_length=16)
+    with torch.no_grad():
+        forward.model.get_input_embeddings().weight[9] = math.nan
+    for refused in (
+        lambda: generate(forward, [[7, 8], [7, 9]], stop_ids=[], max_new_tokens=2, rows=["a", "b"]),
+        lambda: likelihoods(forward, [[7, 8], [7, 9]], [[[5]], [[6]]]),
+    ):
+        with pytest.raises(ModelError, match="not a number") as error:
+            refused()
+        assert error.value.code == "model/bad-weights"

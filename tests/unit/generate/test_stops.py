@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from conftest import CHATML, make_encoder, make_model, make_tokenizer
 from tutelage.data.encode import Encoder
 from tutelage.errors import RecipeError
+from tutelage.generate.chat import Chat
+from tutelage.generate.continuation import Continuation
 from tutelage.generate.engine import generate
+from tutelage.generate.sampling import Sampling
 from tutelage.generate.stops import Stops
 from tutelage.models.forward import prove
 from tutelage.models.load import load_model
 from tutelage.models.location import locate
 from tutelage.models.tokenizer import chat_tokenizer, load_tokenizer
 from tutelage.recipe import ModelOptions
+from tutelage.types import Message
 
 
 class Pieces:
@@ -52,6 +57,45 @@ def test_a_character_of_several_tokens_is_a_stop_when_it_is_whole():
 def test_a_string_is_found_far_into_an_answer_and_before_it_only_there():
     pieces = Pieces(b"x", b"E", b"ND")
     assert when(Stops.of([], ["END"], pieces), [0] * 200 + [1, 2, 0]) == (202, "x" * 200)
+
+
+@pytest.mark.parametrize("metaspace", [None, "always", "first"])
+def test_an_answer_keeps_the_space_that_it_begins_with(metaspace, tmp_path):
+    """Whatever the tokenizer does with the first space of a text, which the first one of an answer is not."""
+    tokenizer = make_encoder(make_tokenizer(tmp_path, metaspace=metaspace)).tokenizer
+    answers = [" red", "    return x\n", "red", "\n  a", "é", "", "🙂 ok"]
+    ids = [tokenizer._encode_inside(answer) for answer in answers]
+    reads = Continuation(tokenizer)
+    assert [reads.decode(own) for own in ids] == answers
+    if metaspace:
+        assert tokenizer.decode(ids[1]) == "   return x\n"
+    # One of several bytes that make up a character is no character yet.
+    half = tokenizer._encode_inside("é")[:1]
+    assert reads.decode(half) == tokenizer.decode(half) == "�"
+    assert when(Stops.of([], [" red"], reads), ids[0]) == (len(ids[0]), "")
+
+
+def test_what_the_engine_hands_out_keeps_its_first_space(tmp_path):
+    folder = str(make_model(tmp_path, metaspace="always"))
+    forward = prove(load_model(locate(folder)), max_length=64)
+    ours = Encoder(*chat_tokenizer(load_tokenizer(locate(folder)), ModelOptions(path=folder))).tokenizer
+    space = {id for text, id in ours.backend.get_vocab().items() if text.startswith("▁")}
+    prompts, drawn = [[7 + i, 8] for i in range(60)], Sampling(temperature=5.0)
+    found = generate(forward, prompts, stop_ids=[], max_new_tokens=2, tokenizer=ours, sampling=drawn)
+    begun = [answer for answer in found if answer.input_ids[0] in space]
+    assert begun
+    assert all(answer.text.startswith(" ") for answer in begun)
+
+
+def test_talk_without_a_template_keeps_its_first_space(tmp_path):
+    """With one, the space after the prompt is the template's, which writes it again before the next turn."""
+    for template in (None, CHATML):
+        folder = make_model(tmp_path / str(bool(template)), metaspace="always", template=template, seed=1)
+        chat, begun = Chat(folder, device="cpu"), []
+        for word in ("The", "red", "and", "two", "small", "What", "lazy", "fox"):
+            pieces = list(chat.answer([Message("user", word)], max_new_tokens=3))
+            begun.append("".join(pieces))
+        assert any(text.startswith(" ") for text in begun) == (template is None), begun
 
 
 def test_an_empty_stop_string_is_refused():

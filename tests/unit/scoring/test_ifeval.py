@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 
 import pytest
 
 from tutelage.scoring.instructions import Instructions, kinds
+from tutelage.scoring.mark import BadReference
 
 pytest.importorskip("if_verifiable")
 pytest.importorskip("punkt")
@@ -78,3 +80,38 @@ def test_levels_and_looseness():
     assert Instructions(loose=True).mark(first, told).score == 1.0
     twice = reference(("punctuation:no_comma", {}), ("punctuation:no_comma", {}))
     assert Instructions().mark("a", twice).parts == {"punctuation:no_comma": 1.0, "punctuation:no_comma #2": 1.0}
+
+
+def test_what_is_answered_reaches_no_log(caplog, capfd):
+    """The checkers log an answer whose language they do not know; it may hold orders to a terminal."""
+    caplog.set_level(logging.DEBUG)
+    told = reference(("language:response_language", {"language": "de"}))
+    Instructions().mark("\x1b[2\x1b[1;31\x07", told)
+    assert (caplog.text, *capfd.readouterr()) == ("", "", "")
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        (None, "must be lists"),
+        ({"instructions": None, "options": None, "prompt": "p"}, "must be lists"),
+        ({"instructions": [], "options": [], "prompt": "p"}, "0 instructions"),
+        ({"instructions": ["punctuation:no_comma"], "options": [], "prompt": "p"}, "1 instructions, and 0 sets"),
+        (reference(("words:haiku", {})), "`words:haiku` is not a kind"),
+        (reference(("keywords:existence", '{"keywords": ["a"]}')), "are not an object"),
+        (reference(("punctuation:no_comma", {"foo": 1})), "cannot be used: TypeError"),
+        (reference(("length_constraints:number_words", {"relation": "some", "num_words": 3})), "ValueError"),
+        (reference(("length_constraints:number_words", {"relation": "at least", "num_words": "3"})), "TypeError"),
+    ],
+)
+def test_instructions_that_cannot_be_checked_are_refused(told, why):
+    with pytest.raises(BadReference, match=why):
+        Instructions().check(told)
+
+
+def test_the_instructions_of_the_benchmark_can_be_checked():
+    given = rows("ifeval_input_data")
+    assert len(given) == 541
+    for row in given:
+        kwargs = row["kwargs"]
+        Instructions().check({"prompt": row["prompt"], "instructions": row["instruction_id_list"], "options": kwargs})

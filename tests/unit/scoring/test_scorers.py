@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from tutelage.errors import MachineError
 from tutelage.scoring import overlap
 from tutelage.scoring.choice import Letter, Likelihood, Option
+from tutelage.scoring.mark import BadReference
 from tutelage.scoring.number import Number, numbers, plain
 from tutelage.scoring.overlap import Bleu, Chrf, Rouge, corpus
 from tutelage.scoring.pattern import Pattern
@@ -49,6 +50,11 @@ def rows(name: str) -> list[dict]:
         ({}, "a  b", "a b", 0),
         ({}, "b", ["a", "b"], 1),
         ({}, "7", 7, 1),
+        ({}, "7", 7.0, 1),
+        ({}, "0.5", 0.5, 1),
+        ({}, "true", True, 1),
+        ({}, "None", None, 0),
+        ({}, '{"a": 1}', {"a": 1}, 1),
     ],
 )
 def test_exact_overlooks_what_is_named_and_nothing_else(overlook, answer, reference, score):
@@ -95,7 +101,11 @@ def test_json_names_the_parts():
         ("$1,234.50 or 1,234,567", [Decimal("1234.5"), 1234567]),
         ("-$5, 50%, 18.", [-5, 50, 18]),
         ("1,23 and 12,3456", [1, 23, 12, 3456]),
-        ("1\u202f000\u202f000 km, 1 000", [1000000, 1, 0]),
+        ("1\u202f000\u202f000 km, 1 000", [1000000, 1000]),
+        ("$12{,}345$, 12\\,345.5 or 1,\\!234,\\!567", [12345, Decimal("12345.5"), 1234567]),
+        ("The total is 12 000.", [12000]),
+        ("€-12 000.50 and 1 234 567 km", [Decimal("-12000.5"), 1234567]),
+        ("100 200 30, 2020 500, 1.5 200 and 2 500-piece", [100, 200, 30, 2020, 500, Decimal("1.5"), 200, 2, 500]),
         ("x2 .5 1e3 2.5E-2 3em", [2, Decimal("0.5"), 1000, Decimal("0.025"), 3]),
         ("a well-3 b", [3]),
         ("", []),
@@ -116,6 +126,10 @@ def test_numbers_in_a_text(text, found):
         ({}, "#### 18 of 20", 1),
         ({}, "#### \n18", 1),
         ({}, "18 ####", 1),
+        ({}, "#### Step 4: add 5 and 13.\n\nThe answer is 18.", 1),
+        ({}, "#### **18**\n\n#### Check of all 7\nIt is right.", 1),
+        ({}, "#### _18_", 1),
+        ({"take": "marked"}, "#### it is 18, not 17", 1),
         ({"take": "marked"}, "18", 0),
         ({"take": "last"}, "#### 17 no, 18", 1),
         ({"tolerance": 0.5}, "18.5", 1),
@@ -180,6 +194,12 @@ def test_letters(answer, found):
 def test_letters_by_number_and_alone():
     assert Letter().mark("C", 2).score == 1
     assert Letter().mark("C", 7).score == 0
+    assert Letter().mark("C", 7).why == "the reference names no option"
+    for reference in ("2", 2.0, "c", "(C)", " C. "):
+        assert Letter().mark("C", reference).score == 1
+    assert Letter(letters="abcd").mark("a", "a").score == 1
+    assert Letter(letters="abcd").mark("a", "A").score == 1
+    assert Letter(letters="1234").mark("2", 2).score == Letter(letters="1234").mark("2", "2").score == 1
     assert Letter(rule="alone").found("The answer is B") is None
     assert Letter(rule="alone").found(" (B). ") == "B"
 
@@ -191,7 +211,13 @@ def test_the_likeliest_option():
         mark = Likelihood(by=by).mark_options(options, right)
         assert (mark.score, mark.found) == (1.0, options[right].text)
         assert Likelihood(by=by).mark_options(options, (right + 1) % 3).score == 0.0
-    assert Likelihood(by="sum").mark_options(options, "no").score == 1.0
+    for reference in ("no", "0", 0.0, "A", "a"):
+        assert Likelihood(by="sum").mark_options(options, reference).score == 1.0
+    for reference in (7, -1, None, "D", "7", True, "nothing"):
+        mark = Likelihood(by="sum").mark_options(options, reference)
+        assert (mark.score, mark.why) == (0.0, "the reference names no option")
+    digits = [Option("2", -1.0, 1), Option("3", -2.0, 1), Option("0", -3.0, 1)]
+    assert Likelihood().mark_options(digits, "2").score == 1.0  # Its text comes before its place.
     same = [Option("a", -1.0, 1), Option("b", -1.0, 1), Option("c", -2.0, 1)]
     assert [Likelihood().mark_options(same, right).score for right in range(3)] == [0.5, 0.5, 0.0]
     assert Likelihood().mark_options([Option("", 0.0, 0)], 0).why == "an option is empty"
@@ -230,6 +256,82 @@ def test_overlaps_as_worked_by_hand():
         assert 0 < scorer.mark(answer, reference).score < 1
     assert corpus(Bleu(), [reference] * 2, [reference] * 2) == pytest.approx(1.0)
     assert corpus(Chrf(words=2), ["abc"], ["xyz"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    "text", ["привет мир", "你好世界", "καλημέρα κόσμε", "नमस्ते दुनिया", "สวัสดีชาวโลก", "über café", "カード"]
+)
+def test_rouge_in_any_script(text):
+    pytest.importorskip("rouge_score")
+    for variant in ("1", "2", "L"):
+        assert Rouge(variant=variant).mark(text, text).score == 1.0
+        assert Rouge(variant=variant).mark("other words", text).score == 0.0
+
+
+def test_rouge_counts_words_where_there_are_spaces_and_signs_where_there_are_none():
+    pytest.importorskip("rouge_score")
+    assert Rouge(variant="1").mark("Привет, мир", "мир вам").score == pytest.approx(0.5)
+    assert Rouge(variant="1").mark("你好", "你好世界").score == pytest.approx(2 * 0.5 / 1.5)
+    assert overlap.words("GPT-4は速い、cafe\u0301") == ["gpt", "4", "は", "速", "い", "café"]
+    assert Rouge(variant="1").mark("naïve dogs", "naïve dog").score == 0.5
+    assert Rouge(variant="1", stem=True).mark("naïve dogs", "naïve dog").score == 1.0
+    # Where the reference has no other letters, words are those of the benchmark, also of the answer.
+    assert Rouge(variant="1").mark("na\u00efve", "na ve").score == 1.0
+
+
+BAD = [
+    (Exact(), None, "null"),
+    (Exact(), [], "empty"),
+    (Exact(), ["a", None], "null"),
+    (Pattern(pattern="a"), [], "empty"),
+    (Json(), None, "null"),
+    (Json(), "{", "not JSON"),
+    (Number(), None, "no number"),
+    (Number(), True, "no number"),
+    (Number(), "many", "no number"),
+    (Letter(), "E", "A, B, C, D"),
+    (Letter(), 4, "from 0 to 3"),
+    (Letter(), None, "neither"),
+    (Letter(letters="1234"), 0, "1, 2, 3, 4"),
+    (Rouge(), [], "empty"),
+    (Rouge(), "!?", "no word"),
+    (Rouge(), None, "null"),
+    (Chrf(), " ", "empty"),
+    (Bleu(), [], "empty"),
+]
+
+
+@pytest.mark.parametrize(("scorer", "reference", "why"), BAD)
+def test_a_reference_that_no_answer_can_be_right_by_is_refused(scorer, reference, why):
+    with pytest.raises(BadReference, match=why):
+        scorer.check(reference)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "reference"),
+    [
+        *((Exact(), reference) for reference in ("", "a", 3.0, True, ["a", "b"])),
+        *((Json(), reference) for reference in ("null", "[]", {}, 3)),
+        *((Number(), reference) for reference in ("#### 5", 5, 5.0, "five is 5")),
+        *((Letter(), reference) for reference in ("a", "D", 0, "3", 1.0)),
+        *((Rouge(), reference) for reference in ("мир", ["a", "b"], 7)),
+        (Pattern(pattern="a"), None),
+        (Chrf(), "世"),
+    ],
+)
+def test_any_other_reference_is_taken(scorer, reference):
+    scorer.check(reference)
+
+
+def test_options_and_references_that_fit_no_choice_are_refused():
+    Likelihood().check_options(["a", "b"], "1")
+    for options, reference, why in (
+        ([], 0, "no option"),
+        (["a", " "], 0, "says nothing"),
+        (["a", "b"], 2, "from 0 to 1"),
+    ):
+        with pytest.raises(BadReference, match=why):
+            Likelihood().check_options(options, reference)
 
 
 @pytest.mark.parametrize(("scorer", "module"), [(Rouge(), "rouge_score.rouge_scorer"), (Chrf(), "sacrebleu.metrics")])

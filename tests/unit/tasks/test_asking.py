@@ -7,8 +7,13 @@ import json
 import pytest
 
 from tutelage.errors import DataError, RecipeError
+from tutelage.generate.generation import Generation, Prompt
+from tutelage.generate.sampling import GREEDY
+from tutelage.scoring.text import Exact
 from tutelage.tasks import Task, ask, builtin, load
 from tutelage.tasks.asked import asking, stands_in
+from tutelage.tasks.errand import Row
+from tutelage.tasks.marking import marked
 from tutelage.tasks.wording import BadWording, fill
 from tutelage.types import Message, Origin, Record
 
@@ -50,7 +55,7 @@ def test_tasks_that_come_along_are_whole(name):
     found = load(name)
     assert found.name == name
     described = found.described()
-    assert (described["version"], described["scorer"]["version"]) == (found.version, 1)
+    assert (described["version"], described["scorer"]["version"]) == (found.version, type(found.scorer).version)
     json.dumps(described, allow_nan=False)
 
 
@@ -193,6 +198,90 @@ def test_a_limit_takes_the_same_rows_in_any_order():
     assert len(taken) == 5
     assert {one.origin for one in asking(limited, PAIRS[::-1], []).asked} == taken
     assert {one.origin for one in asking(task(rows=5, seed=1), PAIRS, []).asked} != taken
+
+
+@pytest.mark.parametrize(
+    ("options", "fields", "said"),
+    [
+        ({}, {"a": None}, "the reference is null"),
+        ({}, {"q": None}, "`q` is null"),
+        ({"scorer": {"kind": "pattern", "pattern": "x"}}, {"a": None}, "the reference is null"),
+        ({"scorer": {"kind": "number"}}, {"a": "many"}, "no number"),
+        ({"scorer": {"kind": "letter"}}, {"a": "9"}, "neither one of A, B, C, D"),
+        ({"prompt": "{o:lettered}"}, {"o": ["x", None]}, "not a list of up to 26 options"),
+        ({"options": "o", "scorer": {"kind": "likelihood"}}, {"a": 7, "o": ["x", "y"]}, "none of the options"),
+        ({"options": "o", "scorer": {"kind": "likelihood"}}, {"a": 0, "o": "xy"}, "`o` is not a list"),
+        ({"options": "o", "scorer": {"kind": "likelihood"}}, {"a": 0, "o": ["x", None]}, "`o` is not a list"),
+        ({"options": "o", "scorer": {"kind": "likelihood"}}, {"a": 0, "o": ["x", " "]}, "an option that says nothing"),
+        ({"reference": {"tests": "a"}, "scorer": {"kind": "code"}}, {"a": "assert ("}, "`tests` is not Python"),
+        ({"shots": 1}, {"a": None}, "null"),
+    ],
+)
+def test_rows_that_no_answer_can_be_right_by_are_named_when_they_are_read(options, fields, said):
+    right = {"number": "1", "letter": "A", "code": "pass"}.get(options.get("scorer", {}).get("kind"), "x")
+    good = {"q": "?", "a": right, "o": ["x", "y"]}
+    rows = records(good, {**good, "q": "Other?", **fields})
+    with pytest.raises(DataError) as refused:
+        asking(task(**options), rows, rows)
+    (problem, *_) = refused.value.problems
+    assert (problem.code, problem.where) == ("data/bad-row", "a.jsonl:2")
+    assert said in problem.found
+
+
+def test_an_instruction_of_no_known_kind_is_named_when_the_rows_are_read():
+    pytest.importorskip("if_verifiable")
+    good = {"prompt": "p", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    rows = records(good, {**good, "instruction_id_list": ["words:haiku"]})
+    with pytest.raises(DataError, match="words:haiku") as refused:
+        asking(load("ifeval"), rows, [])
+    assert refused.value.problems[0].where == "a.jsonl:2"
+
+
+def test_letters_and_numbers_of_a_table_are_references(tmp_path):
+    """Every value of a CSV is a text."""
+    (tmp_path / "a.csv").write_text("q,a\nWhat,2\nWhich,1\nWho,c\n")
+    own = task(scorer={"kind": "letter"}, data=str(tmp_path / "a.csv"))
+    assert [own.scorer.mark("C", one.reference).score for one in ask(own).asked] == [1.0, 0.0, 1.0]
+
+
+def test_a_shot_shows_its_reference_as_a_prompt_would():
+    rows = records(*({"q": f"number {n}", "a": value} for n, value in enumerate((2.0, True, {"b": 1}))))
+    found = asking(task(shots=2), rows, rows).asked
+    assert {message.content for one in found for message in one.messages[1::2]} == {"2", "true", '{"b": 1}'}
+
+
+CHATTED = "Here it is:\n\n```python\n# sort, then take the middle\ndef f(x):\n    return x\n```\n"
+
+
+@pytest.mark.parametrize(("plain", "answer"), [(False, CHATTED), (True, "Here it is:\n\n```python")])
+def test_texts_that_end_a_program_end_no_answer_in_words(plain, answer):
+    """HumanEval's are meant for a model that goes on with the program."""
+
+    class Speaking:
+        def writer(self):
+            return self
+
+        def prompt(self, asked, name):
+            return Prompt(asked.text() if plain else asked.messages, row=name)
+
+        def write(self, prompts, sampling, *, stop, **options):
+            self.stop = stop
+            return [Generation((), True, text=CHATTED) for _ in prompts]
+
+    found = load("humaneval")
+    row = {"prompt": "def f(x):\n", "entry_point": "f", "test": "pass", "canonical_solution": "    return x"}
+    data = errand_of(found, row)
+    subject = Speaking()
+    own = found.model_copy(update={"scorer": Exact(), "reference": None})
+    ((line,), _) = marked(subject, own, data, GREEDY, lambda done: None)
+    assert line["answer"] == answer
+    assert subject.stop == (found.stop_plain if plain else ())
+    assert (found.version, found.stop, found.described()["stop_plain"][-1]) == (2, (), "\n#")
+
+
+def errand_of(found: Task, row: dict) -> list[Row]:
+    (one,) = asking(found, records(row), []).asked
+    return [Row("a", "p", one, one.messages, False)]
 
 
 def test_stops_cut_at_the_first():

@@ -139,6 +139,8 @@ class Store:
         ).astype(np.int64)
         """Trained tokens of each example."""
         self._row_of_example = np.repeat(np.arange(len(self.rows)), self.rows["examples"])
+        self.factors: NDArray[np.float32] | None = None
+        """By what the loss of each row is multiplied, for whoever opened the store; nothing that it holds."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -155,7 +157,9 @@ class Store:
         spans = self._spans[self._first_span[index] : self._first_span[index + 1]]
         for begin, count, weight in spans.tolist():
             weights[begin : begin + count] = weight
-        return Example(ids, weights, self.origin(int(self._row_of_example[index])), int(self._prompts[index]))
+        if self.factors is not None:
+            weights *= self.factors[self._row_of_example[index]]
+        return Example(ids, weights, self.origin(int(self._row_of_example[index])), int(self._prompts[index]), index)
 
     def origin(self, row: int) -> Origin:
         """Where a row came from."""

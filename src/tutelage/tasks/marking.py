@@ -4,23 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Protocol
 
-from tutelage.errors import DataError, Problem
-from tutelage.evaluation.answers import Line
-from tutelage.evaluation.errand import Row
-from tutelage.evaluation.subject import Subject
-from tutelage.generate.generation import Generation, Progress
+from tutelage.errors import DataError, ModelError, Problem
+from tutelage.generate.generation import Generation, Progress, Prompt, Writer
 from tutelage.generate.sampling import Sampling
 from tutelage.scoring.choice import Likelihood, Option
 from tutelage.scoring.health import Expects, health
 from tutelage.scoring.mark import Mark, Scored
 from tutelage.scoring.structured import Json, unfenced
-from tutelage.tasks import Task
+from tutelage.tasks.asked import Asked
+from tutelage.tasks.errand import Row
+from tutelage.tasks.task import Task
+
+Line = dict[str, Any]
+
+
+class Answering(Protocol):
+    """What is asked."""
+
+    def writer(self) -> Writer:
+        """What answers."""
+        ...
+
+    def prompt(self, asked: Asked, name: str) -> Prompt:
+        """What it is asked."""
+        ...
+
+    def continuations(self, asked: Asked) -> list[tuple[int, ...]]:
+        """The options of a row as tokens that follow its prompt."""
+        ...
 
 
 def marked(
-    subject: Subject, task: Task, rows: Sequence[Row], sampling: Sampling, progress: Progress
+    subject: Answering, task: Task, rows: Sequence[Row], sampling: Sampling, progress: Progress
 ) -> tuple[list[Line], list[Problem]]:
     """The lines of these rows, and why some of them have none.
 
@@ -33,11 +50,12 @@ def marked(
         if isinstance(task.scorer, Likelihood):
             return _rated(subject, task.scorer, rows, progress), []
         prompts = [subject.prompt(row.asked, row.name) for row in rows]
+        plain = any(isinstance(prompt.content, str) for prompt in prompts)
         answers = subject.writer().write(
-            prompts, sampling, max_new_tokens=task.max_new_tokens, stop=task.stop, progress=progress
+            prompts, sampling, max_new_tokens=task.max_new_tokens, stop=task.stops(plain=plain), progress=progress
         )
-    except DataError as error:
-        raise DataError.of([_located(problem, rows) for problem in error.problems]) from None
+    except (DataError, ModelError) as error:
+        raise type(error).of([_located(problem, rows) for problem in error.problems]) from None
     lines: list[Line] = []
     problems: list[Problem] = []
     for place, row in enumerate(rows):
@@ -46,7 +64,7 @@ def marked(
         failed = [one.problem for one in own if one.problem is not None and one.text is None]
         problems += failed[:1]
         if not failed:
-            lines += [_line(task, row, sample, answer) for sample, answer in enumerate(own)]
+            lines += [_line(task, row, sample, answer, plain) for sample, answer in enumerate(own)]
     return lines, problems
 
 
@@ -57,8 +75,8 @@ def _located(problem: Problem, rows: Sequence[Row]) -> Problem:
     return replace(problem, where=str(origins[name])) if name in origins else problem
 
 
-def _line(task: Task, row: Row, sample: int, answer: Generation) -> Line:
-    text = task.cut(answer.text or "")
+def _line(task: Task, row: Row, sample: int, answer: Generation, plain: bool) -> Line:
+    text = task.cut(answer.text or "", plain=plain)
     mark = task.scorer.mark(text, row.asked.reference)
     if answer.problem is not None:
         mark = Mark(0.0, None, answer.problem.what)
@@ -76,7 +94,7 @@ def _line(task: Task, row: Row, sample: int, answer: Generation) -> Line:
     }
 
 
-def _rated(subject: Subject, scorer: Likelihood, rows: Sequence[Row], progress: Progress) -> list[Line]:
+def _rated(subject: Answering, scorer: Likelihood, rows: Sequence[Row], progress: Progress) -> list[Line]:
     options = [subject.continuations(row.asked) for row in rows]
     prompts = [subject.prompt(row.asked, row.name) for row in rows]
     found = subject.writer().likelihoods(prompts, options, progress=progress)
@@ -101,6 +119,7 @@ def _beginning(row: Row, sample: int) -> Line:
         "asked": [{"role": message.role, "content": message.content} for message in row.own],
         "reference": row.asked.reference,
         "hinted": row.hinted,
+        **({} if row.asked.cluster is None else {"cluster": row.asked.cluster}),
     }
 
 

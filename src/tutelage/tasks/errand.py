@@ -7,12 +7,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import DataError, Problem, RecipeError
-from tutelage.tasks import Asked, Asking, Task, ask, load
+from tutelage.errors import Problem, RecipeError
+from tutelage.tasks.asked import Asked, Asking, ask
+from tutelage.tasks.formats import formats
+from tutelage.tasks.load import load
+from tutelage.tasks.task import Task
 from tutelage.types import Message
 
 
@@ -40,11 +43,14 @@ class Errand:
     note: str
     """What to say of rows whose prompt holds their answer; empty where none does."""
     data: str
+    format: int = 1
+    """Which of the task's wordings; the first is its own."""
 
     @property
     def stem(self) -> str:
         """The name of its files, without an ending."""
-        return re.sub(r"[^\w-]+", "-", self.task.name).strip("-") or "task"
+        own = re.sub(r"[^\w-]+", "-", self.task.name).strip("-") or "task"
+        return own if self.format == 1 else f"{own}.format-{self.format}"
 
     def chosen(self, limit: int | None) -> tuple[Row, ...]:
         """At most so many rows, the ones with the lowest hashes: a higher limit only adds some."""
@@ -54,8 +60,10 @@ class Errand:
         return tuple(row for row in self.rows if row.name in taken)
 
 
-def errands(tasks: Sequence[str], data: Sequence[str] = ()) -> list[Errand]:
+def errands(tasks: Sequence[str], data: Sequence[str] = (), *, formats: int = 1) -> list[Errand]:
     """The tasks by name or file, several also in one text with commas; `data` is a file of rows, or TASK=FILE.
+
+    With several `formats`, each task comes once for each wording, its own first.
 
     Raises:
         RecipeError: what is wrong with a task, or where rows are missing or meant for none.
@@ -64,7 +72,7 @@ def errands(tasks: Sequence[str], data: Sequence[str] = ()) -> list[Errand]:
     loaded = [load(name) for name in _parted(tasks)]
     _refuse_twins(loaded)
     places = _places(loaded, data)
-    return [errand(task, places.get(task.name)) for task in loaded]
+    return [one for task in loaded for one in worded(errand(task, places.get(task.name)), formats)]
 
 
 def errand(task: Task, data: str | None = None) -> Errand:
@@ -74,11 +82,20 @@ def errand(task: Task, data: str | None = None) -> Errand:
         RecipeError: recipe/missing-option, when no rows are named. DataError: what is wrong with the rows.
     """
     asking = ask(task, data)
-    made = Errand(task, tuple(_rows(task, asking)), asking.note(), data or task.data or "")
-    empty = [row.asked.origin for row in made.rows if any(not option.strip() for option in row.asked.options)]
-    if empty:
-        what = f"the task `{task.name}` cannot ask rows with an option that says nothing"
-        raise DataError(Problem("data/bad-row", what, where=", ".join(map(str, empty[:5])), fix="leave the rows out"))
+    return Errand(task, tuple(_rows(task, asking)), asking.note(), data or task.data or "")
+
+
+def worded(own: Errand, count: int) -> list[Errand]:
+    """The errand, and the same rows under the same names in other wordings: as many as `count` in all.
+
+    Raises:
+        RecipeError: recipe/bad-value, recipe/conflict, where the task has no such wordings.
+    """
+    made = [own]
+    for number, task in enumerate(formats(own.task, count)[1:], start=2):
+        asking = ask(task, own.data or None)
+        rows = [replace(row, name=known.name) for known, row in zip(own.rows, _rows(task, asking), strict=True)]
+        made.append(Errand(task, tuple(rows), asking.note(), own.data, number))
     return made
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from tutelage.evaluate.compare import paired_means, wilson
-from tutelage.evaluation.answers import Line
 from tutelage.scoring.health import Health, shares
+from tutelage.tasks.errand import Errand
+from tutelage.tasks.marking import Line
 
 CONFIDENCE = 0.95
 PARTS = 200
@@ -20,7 +21,7 @@ PARTS = 200
 def summed(lines: Iterable[Line], confidence: float = CONFIDENCE) -> dict[str, Any]:
     """Mean, interval, health and counts; memory does not grow with what the answers say."""
     scores: list[float] = []
-    prompts: list[str] = []
+    draws: list[str] = []
     rows: set[str] = set()
     looked: list[Health] = []
     at_text: list[bool] = []
@@ -29,7 +30,7 @@ def summed(lines: Iterable[Line], confidence: float = CONFIDENCE) -> dict[str, A
     tokens = 0
     for line in lines:
         scores.append(float(line["score"]))
-        prompts.append(line["prompt"])
+        draws.append(draw(line))
         rows.add(f"{line['row']} {line['prompt']}")
         tokens += line["tokens"] or 0
         if line["hinted"]:
@@ -44,7 +45,7 @@ def summed(lines: Iterable[Line], confidence: float = CONFIDENCE) -> dict[str, A
                 parts.setdefault(name, []).append(score)
     return {
         "mean": float(np.mean(scores)) if scores else None,
-        "interval": interval(scores, prompts, confidence),
+        "interval": interval(scores, draws, confidence),
         "confidence": confidence,
         "n": len(rows),
         "answers": len(scores),
@@ -56,8 +57,49 @@ def summed(lines: Iterable[Line], confidence: float = CONFIDENCE) -> dict[str, A
     }
 
 
+def spread(formats: Iterable[tuple[Errand, Iterable[Line]]], confidence: float = CONFIDENCE) -> dict[str, Any] | None:
+    """What the scores of the same rows in several wordings come to, on the rows that were answered in all of them.
+
+    The interval is of the mean over wordings: a row with all its answers is one draw. None where no row is shared.
+    """
+    wordings: list[Errand] = []
+    scores: list[dict[str, list[float]]] = []
+    draws: dict[str, str] = {}
+    for errand, lines in formats:
+        wordings.append(errand)
+        scores.append({})
+        for line in lines:
+            scores[-1].setdefault(line["row"], []).append(float(line["score"]))
+            draws.setdefault(line["row"], draw(line))
+    rows = [row for row in scores[0] if all(row in each for each in scores)]
+    if not rows:
+        return None
+    means = [float(np.mean([np.mean(each[row]) for row in rows])) for each in scores]
+    every = [float(np.mean([np.mean(each[row]) for each in scores])) for row in rows]
+    return {
+        "n": len(scores),
+        "rows": len(rows),
+        "mean": float(np.mean(means)),
+        "interval": interval(every, [draws[row] for row in rows], confidence),
+        "lowest": min(means),
+        "highest": max(means),
+        "spread": max(means) - min(means),
+        "deviation": float(np.std(means, ddof=1)) if len(means) > 1 else None,
+        "scores": [
+            {"format": errand.format, "prompt": errand.task.turns[-1].content, "mean": mean}
+            for errand, mean in zip(wordings, means, strict=True)
+        ],
+    }
+
+
+def draw(line: Line) -> str:
+    """What the answer is a draw of: its row's cluster, such as a document, or else its prompt."""
+    cluster = line.get("cluster")
+    return f"prompt {line['prompt']}" if cluster is None else f"cluster {cluster}"
+
+
 def interval(scores: Sequence[float], clusters: Sequence[str], confidence: float) -> list[float] | None:
-    """Of a mean score; answers to one prompt are one draw. None where one draw alone says nothing of others."""
+    """Of a mean score, where `clusters` says what each is a draw of; None where one draw says nothing of others."""
     values = np.asarray(scores, dtype=float)
     draws = len(set(clusters))
     right_or_wrong = bool(((values == 0) | (values == 1)).all())

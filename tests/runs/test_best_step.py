@@ -1,0 +1,126 @@
+"""The step that is exported, runs that end early, and runs that stop at a step to go on later."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import tinyruns
+from tutelage import commands
+from tutelage.errors import StoppedError
+from tutelage.runs import Run
+
+OVERCONFIDENT: dict[str, Any] = {
+    "train": {"steps": 24, "learning_rate": 5e-2, "global_batch_size": 4},
+    "evaluate": {"points": 5, "margin": 0.0, "samples": 0, "knowledge": 0},
+    "checkpoint": {"every": 100, "keep": 1},
+}
+"""The loss on rows that were held out falls and then rises."""
+
+
+@pytest.fixture
+def recipe(workdir: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """All answers to train on say the same; those held out share its beginning and end otherwise."""
+    tinyruns.prove_here(monkeypatch)
+
+    def rows(first: int, colour: str) -> list[dict[str, str]]:
+        return [
+            {"instruction": f"Name colour {n}.", "input": "", "output": f"It is {colour} {colour} {colour}."}
+            for n in range(first, first + 16)
+        ]
+
+    data = tinyruns.write_rows(workdir / "rows.jsonl", rows(0, "red"))
+    heldout = tinyruns.write_rows(workdir / "heldout.jsonl", rows(100, "blue"))
+    sections = {**OVERCONFIDENT, "data": {"heldout": {"path": str(heldout)}}}
+    return tinyruns.recipe(tiny_model("llama"), data, workdir / "run", **sections)
+
+
+def lines(folder: Path, name: str) -> list[dict[str, Any]]:
+    return list(Run(folder).read_lines(name))
+
+
+def losses(folder: Path) -> dict[int, float]:
+    return {one["step"]: one["nll"] for one in lines(folder, "evaluations.jsonl") if one["model"] != "tuned"}
+
+
+def test_the_step_with_the_lowest_held_out_loss_is_exported(recipe: dict[str, Any], workdir: Path) -> None:
+    result = commands.train(recipe)
+    measured = losses(workdir / "run")
+    best = min((step for step in measured if step), key=lambda step: measured[step])
+    assert best < 24, measured
+    assert result["steps"] == 24
+    assert result["best"]["step"] == best
+    assert result["best"]["exported"]
+    assert result["heldout"]["tuned_nll"] == pytest.approx(measured[best], abs=1e-12)
+    assert f"Step {best} of 24" in result["verdict"]["sentence"]
+    until = {**recipe, "output": str(workdir / "until")}
+    with pytest.raises(StoppedError):
+        commands.train(until, until=best)
+    state = (Run(workdir / "until").checkpoints.all()[0].folder / "model.safetensors").read_bytes()
+    kept = next(one for one in Run(workdir / "run").checkpoints.all() if one.step == best)
+    assert (kept.folder / "model.safetensors").read_bytes() == state
+    trained, saved = load_file(kept.folder / "model.safetensors"), load_file(workdir / "run/model/model.safetensors")
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in trained.items() if name in saved)
+    assert trained.keys() & saved.keys()
+
+
+def test_the_last_step_is_exported_where_the_recipe_says_so(recipe: dict[str, Any], workdir: Path) -> None:
+    result = commands.train(recipe, ["export.step=last"])
+    measured = losses(workdir / "run")
+    assert result["heldout"]["tuned_nll"] == pytest.approx(measured[24], abs=1e-12)
+    assert result["best"]["step"] < 24
+    assert not result["best"]["exported"]
+
+
+def test_patience_ends_a_run_and_the_end_is_kept(recipe: dict[str, Any], workdir: Path) -> None:
+    said: list[str] = []
+    result = commands.train(recipe, ["evaluate.patience=2"], tinyruns.Listening(said))
+    assert result["steps"] < 24
+    assert result["steps"] in losses(workdir / "run")
+    assert [line for line in said if line.startswith("stop ")], said
+    again = commands.train(recipe, ["evaluate.patience=2"], resume=True)
+    assert again["steps"] == result["steps"], "it is done, and stays done"
+    more = commands.train(recipe, ["evaluate.patience=10"], resume=True)
+    assert more["steps"] == 24, "with more patience it goes on"
+
+
+def test_a_run_that_was_stopped_at_steps_is_the_run_that_never_was(recipe: dict[str, Any], workdir: Path) -> None:
+    whole = commands.train({**recipe, "output": str(workdir / "whole")})
+    for until in (5, 8, 13):
+        with pytest.raises(StoppedError) as stop:
+            commands.train(recipe, resume=True, until=until)
+        assert stop.value.exit_code == 75
+        assert lines(workdir / "run", "heldout.jsonl")[-1]["step"] == until
+        assert Run(workdir / "run").checkpoints.all()[0].step == until
+    result = commands.train(recipe, resume=True)
+    assert result["best"] == whole["best"]
+    timed = ("seconds", "peak_memory_bytes")
+
+    def compared(folder: str, name: str) -> list[str]:
+        kept = [{key: one[key] for key in one if key not in timed} for one in lines(workdir / folder, name)]
+        return [json.dumps(one) for one in kept if one.get("step") not in (5, 8, 13) or name == "metrics.jsonl"]
+
+    for name in ("metrics.jsonl", "examples.jsonl", "evaluations.jsonl", "heldout.jsonl"):
+        assert compared("run", name) == compared("whole", name), name
+    model = [workdir / run / "model" / "model.safetensors" for run in ("run", "whole")]
+    assert model[0].read_bytes() == model[1].read_bytes()
+
+
+def test_a_step_beyond_the_end_stops_nothing(recipe: dict[str, Any]) -> None:
+    assert commands.train(recipe, ["train.steps=2"], until=50)["steps"] == 2
+
+
+def test_a_checkpoint_that_is_gone_is_said(recipe: dict[str, Any], workdir: Path, monkeypatch: Any) -> None:
+    from tutelage.checkpoints import Checkpoints
+
+    monkeypatch.setattr(Checkpoints, "of_step", lambda self, step, run: None)
+    said: list[str] = []
+    result = commands.train(recipe, [], tinyruns.Listening(said))
+    assert result["heldout"]["tuned_nll"] == pytest.approx(losses(workdir / "run")[24], abs=1e-12)
+    assert not result["best"]["exported"]
+    assert any("is not whole" in line for line in said)
