@@ -19,7 +19,7 @@ from tutelage.data.show import preview_rows
 from tutelage.lineage import Lineage, with_steps
 from tutelage.prepared import Prepared
 from tutelage.recipe import Recipe
-from tutelage.runs import Onlooker, Run
+from tutelage.runs import MEASUREMENTS, Onlooker, Run
 from tutelage.screen import Screen
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from tutelage.track import Followers
     from tutelage.train.choice import Choice
     from tutelage.train.ranks import Ranks
+
+MEASURED = (*MEASUREMENTS, "samples.jsonl", "tasks.jsonl")
+"""What is written anew when the base model is measured anew."""
 
 
 @dataclass(slots=True)
@@ -135,6 +138,11 @@ class Beginning:
         made_with = environment.describe(prepared.location, prepared.dataset.store, forward)
         for note in self.lineage.compare_environment(folder.read_json("environment.json", needed=False), made_with):
             self.screen.say(f"note    {note}")
+        if (
+            self.lineage.other_rows
+        ):  # Before anything says that these are the run's rows: nothing is compared with others.
+            for name in ("base.json", "examples.jsonl", *MEASURED):
+                folder.forget(name)
         self.lineage.write(folder, prepared, environment=made_with)
         folder.forget("result.json")
         self.write_recipe()

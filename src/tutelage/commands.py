@@ -163,7 +163,8 @@ def _done(folder: Run, prepared: Prepared) -> dict[str, Any] | None:
     if result is None or result["status"] != "done":
         return None
     options = prepared.recipe.evaluate
-    in_vain = result.get("ended_early") == {"patience": options.patience, "margin": options.margin}
+    asked = {"steps": prepared.steps, "patience": options.patience, "margin": options.margin}
+    in_vain = result.get("ended_early") == asked
     if result["steps"] < prepared.steps and not in_vain:
         return None
     if not (folder.folder / "report.html").is_file():

@@ -13,10 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tutelage import track
-from tutelage.beginning import Beginning
+from tutelage.beginning import MEASURED, Beginning
 from tutelage.errors import TutelageError
 from tutelage.learning import Learning
-from tutelage.runs import MEASUREMENTS, summary
+from tutelage.runs import summary
 from tutelage.screen import SILENT
 from tutelage.signals import SIGNALS, StopRequested
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from tutelage.evaluate.samples import Question
     from tutelage.models.forward import Forward
     from tutelage.train.sharding import Shards
-
-MEASURED = (*MEASUREMENTS, "samples.jsonl", "tasks.jsonl")
-"""What is written anew when the base model is measured anew."""
 
 
 @dataclass(slots=True)
@@ -101,9 +98,6 @@ class Experiment(Beginning):
 
     def before(self, forward: Forward, questions: list[Question]) -> Measured:
         """The base model measured; once for a run, whatever breaks it off."""
-        if self.lineage.other_rows:
-            for name in ("base.json", *MEASURED):
-                self.folder.forget(name)
         known = self.folder.read_json("base.json") if self.ranks.first else None
         if self.ranks.broadcast(known is not None):
             return self.measure.recalled(known, questions)

@@ -241,13 +241,14 @@ class Learning:
         interruptible = SIGNALS.released() if self.ranks.alone else nullcontext()
         try:
             with self.ranks.pulse.during("evaluating"), interruptible:
-                loss = self.measure.point(self.forward, step=step, token_budget=self.token_budget)
+                pause = self.course.is_pause(step)
+                loss = self.measure.point(self.forward, step=step, token_budget=self.token_budget, pause=pause)
         except StopRequested:
             return  # The step is saved first; the measurement is made when the run goes on.
         finally:
             if self.shards is not None:
                 self.shards.give_back()
-        self.course.measured[step] = loss
+        self.course.add(step, loss)
 
     def _save(self, step: int) -> None:
         from tutelage.train.state import Position

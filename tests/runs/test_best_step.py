@@ -85,8 +85,10 @@ def test_patience_ends_a_run_and_the_end_is_kept(recipe: dict[str, Any], workdir
     assert [line for line in said if line.startswith("stop ")], said
     again = commands.train(recipe, ["evaluate.patience=2"], resume=True)
     assert again["steps"] == result["steps"], "it is done, and stays done"
-    more = commands.train(recipe, ["evaluate.patience=10"], resume=True)
-    assert more["steps"] == 24, "with more patience it goes on"
+    longer = commands.train(recipe, ["evaluate.patience=2", "train.steps=26"], resume=True)
+    assert longer["steps"] > result["steps"], "more steps are asked for"
+    more = commands.train(recipe, ["evaluate.patience=10", "train.steps=26"], resume=True)
+    assert more["steps"] == 26, "with more patience it goes on"
 
 
 def test_a_run_that_was_stopped_at_steps_is_the_run_that_never_was(recipe: dict[str, Any], workdir: Path) -> None:
@@ -124,3 +126,29 @@ def test_a_checkpoint_that_is_gone_is_said(recipe: dict[str, Any], workdir: Path
     assert result["heldout"]["tuned_nll"] == pytest.approx(losses(workdir / "run")[24], abs=1e-12)
     assert not result["best"]["exported"]
     assert any("is not whole" in line for line in said)
+
+
+def test_other_rows_leave_nothing_that_is_compared_with_them(
+    recipe: dict[str, Any], workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the first attempt to go on ends before the base model is measured anew."""
+    from tutelage.experiment import Experiment
+
+    with pytest.raises(StoppedError):
+        commands.train(recipe, until=4)
+    for name in ("rows.jsonl", "heldout.jsonl"):
+        kept = (workdir / name).read_text().splitlines(keepends=True)
+        (workdir / name).write_text("".join(kept[:8]))
+
+    def ended(self: Experiment, *given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Experiment, "before", ended)
+        commands.train(recipe, resume=True, allow_data_change=True)
+    result = commands.train(recipe, resume=True)
+    assert result["steps"] == 24
+    assert result["heldout"]["examples"] == 8
+    base = next(line for line in lines(workdir / "run", "heldout.jsonl") if line["model"] == "base")
+    assert len(base["sums"]) == 8
+    assert [line["step"] for line in lines(workdir / "run", "examples.jsonl")] == list(range(5, 25))

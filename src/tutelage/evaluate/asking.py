@@ -6,7 +6,7 @@ recipe ── chosen ──> errands ── examine(base) ──┐
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from tutelage.evaluate.summary import CONFIDENCE, summed
 from tutelage.files import strict
 from tutelage.generate.sampling import GREEDY
 from tutelage.scoring.choice import Likelihood
-from tutelage.screen import SILENT, Screen
+from tutelage.screen import SILENT, Advance, Screen
 from tutelage.tasks.errand import Errand, errands
 from tutelage.tasks.marking import Line, marked
 
@@ -92,6 +92,7 @@ def examine(
     *,
     name: str = "",
     screen: Screen = SILENT,
+    beat: Callable[[], None] = lambda: None,
 ) -> list[Examined]:
     """The model's greedy answers to at most so many rows of each task, scored; the rows are the same for any model.
 
@@ -107,9 +108,14 @@ def examine(
         lines: list[Line] = []
         title = f"{name}: {errand.task.name}" if name else errand.task.name
         with screen.stage(title, len(asked)) as advance:
+
+            def progress(answers: int, advance: Advance = advance) -> None:
+                advance(answers)
+                beat()
+
             for place in range(0, len(asked), PORTION):
                 # What is in this process never leaves an answer out, so there are no problems to tell.
-                lines += marked(model, errand.task, asked[place : place + PORTION], GREEDY, advance)[0]
+                lines += marked(model, errand.task, asked[place : place + PORTION], GREEDY, progress)[0]
         task = errand.task
         settings: dict[str, Any] = strict(task.described())
         made.append(Examined(task.name, task.scorer.kind, task.better, settings, lines))

@@ -8,7 +8,7 @@ them where none is. A model that never saw the canary has 1.4 bits on average, b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,16 @@ def exposure(losses: np.ndarray) -> float:
     return math.log2(len(losses)) - math.log2(rank)
 
 
+def trained_on(lines: Iterable[Mapping[str, Any]], dataset: Dataset, *, until: int) -> int:
+    """How often canaries were trained on up to a step, all together, by the lines of `examples.jsonl`."""
+    source, store = source_of(dataset.options), dataset.store
+    if source is None:
+        return 0
+    places = [place for line in lines if line["step"] <= until for place in line["examples"]]
+    rows = np.searchsorted(store.first_example, np.array(places, dtype=np.int64), side="right") - 1
+    return int((store.rows["source"][rows] == source).sum())
+
+
 def exposed(base: list[float], tuned: list[float], *, passes: float) -> dict[str, Any] | None:
     """What `result.json` says of them; None without any."""
     if not tuned:
@@ -92,7 +102,8 @@ def exposed(base: list[float], tuned: list[float], *, passes: float) -> dict[str
     first = sum(value == most for value in tuned)
     before, after = (sum(values) / len(values) for values in (base, tuned))
     sentence = (
-        f"{len(tuned)} made-up secrets were trained on {passes:g} times each: their exposure went from {before:.1f} to "
+        f"{len(tuned)} made-up secrets were trained on {passes:.2g} times each in the mean: their exposure went from "
+        f"{before:.1f} to "
         f"{after:.1f} of {most:.0f} bits; {first} of them {'is' if first == 1 else 'are'} likelier than all "
         f"{OTHERS} others."
     )

@@ -30,6 +30,8 @@ class Course:
     until: int | None = None
     """The step after which the run stops, to be continued later; the loss is measured there, too."""
     measured: dict[int, HeldoutLoss] = field(default_factory=dict)
+    pauses: set[int] = field(default_factory=set)
+    """Steps that were measured only because the run stopped there; they decide nothing."""
 
     def restore(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Take up what earlier processes wrote into `heldout.jsonl`."""
@@ -37,6 +39,8 @@ class Course:
         tokens = sum(example.supervised for example in self.heldout)
         for line in lines:
             if line["model"] != "tuned":
+                if line.get("pause"):
+                    self.pauses.add(int(line["step"]))
                 self.measured[int(line["step"])] = HeldoutLoss(np.array(line["sums"], dtype=float), weights, tokens)
 
     def forget_after(self, step: int) -> None:
@@ -52,14 +56,29 @@ class Course:
         point = step in self.points or (bool(self.points) and self.pauses_at(step))
         return point and step not in self.measured
 
+    def add(self, step: int, loss: HeldoutLoss) -> None:
+        """One more measurement."""
+        self.measured[step] = loss
+        if self.is_pause(step):
+            self.pauses.add(step)
+
+    def is_pause(self, step: int) -> bool:
+        """Whether a step is measured only because the run stops there."""
+        return step > 0 and step not in self.points
+
+    @property
+    def planned(self) -> dict[int, HeldoutLoss]:
+        """What was measured whether or not the run ever stopped, the base model included."""
+        return {step: loss for step, loss in self.measured.items() if step not in self.pauses}
+
     def nll_at(self, step: int) -> float | None:
-        """Nats per token after a step; None where it was not measured."""
-        return self.measured[step].nll if step > 0 and step in self.measured else None
+        """Nats per token after a step; None where it was not measured, or only because the run stopped there."""
+        return self.planned[step].nll if step > 0 and step in self.planned else None
 
     @property
     def best(self) -> int | None:
         """The step after which the loss was lowest, the earlier one of equals; None where no step was measured."""
-        steps = [step for step in self.measured if step > 0 and math.isfinite(self.measured[step].nll)]
+        steps = [step for step in self.planned if step > 0 and math.isfinite(self.measured[step].nll)]
         return min(steps, key=lambda step: (self.measured[step].nll, step), default=None)
 
     def better_than(self, step: int) -> int | None:
@@ -74,18 +93,25 @@ class Course:
         """Whether the run ends after this step: the last `patience` measurements brought nothing better.
 
         Better is lower by more than `margin` standard errors of the paired difference. The base model counts as the
-        first measurement, so that training which never helps is seen too.
+        first measurement, so that training which never helps is seen too. One row alone tells nothing and ends nothing.
         """
         if self.options.patience is None or step not in self.points or step >= self.steps:
             return False
+        if self.options.margin and len(np.unique(self.rows)) < 2:
+            return False
         best: HeldoutLoss | None = None
         count = 0
-        for loss in (self.measured[at] for at in sorted(self.measured)):
+        for loss in (self.measured[at] for at in sorted(self.planned)):
             if best is None or self._is_better(loss, best):
                 best, count = loss, 0
             else:
                 count += 1
         return count >= self.options.patience
+
+    @property
+    def ended_early(self) -> dict[str, Any]:
+        """What a run that ended early was asked for: with more of it, it goes on."""
+        return {"steps": self.steps, "patience": self.options.patience, "margin": self.options.margin}
 
     @property
     def reason(self) -> str:
@@ -97,7 +123,8 @@ class Course:
         change = loss.nll - best.nll
         if not change < 0:  # also where it is not a number
             return not math.isfinite(best.nll) and math.isfinite(loss.nll)
-        return -change > self.options.margin * standard_error(loss.sums - best.sums, loss.weights, self.rows)
+        margin = self.options.margin  # Of one row the standard error is infinite.
+        return not margin or -change > margin * standard_error(loss.sums - best.sums, loss.weights, self.rows)
 
 
 def standard_error(sums: NDArray[np.float64], weights: NDArray[np.float64], rows: NDArray[np.int64]) -> float:

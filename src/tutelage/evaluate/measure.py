@@ -134,7 +134,14 @@ class Measure:
         stop_ids = list(dict.fromkeys([*self.stop_ids, *own_stop_ids(base_of(forward.model))]))
         answers = self._answers(forward, asked, name, step, stop_ids)
         examined = examine(
-            forward, self.encoder, stop_ids, self.tasks, self.options.task_rows, name=name, screen=self.screen
+            forward,
+            self.encoder,
+            stop_ids,
+            self.tasks,
+            self.options.task_rows,
+            name=name,
+            screen=self.screen,
+            beat=self.ranks.pulse.beat,
         )
         if examined:
             self.folder.append("tasks.jsonl", [line for one in examined for line in one.journal(step, name)])
@@ -152,11 +159,11 @@ class Measure:
         told = {name: known[name] for name in ("knowledge", "exposures") if name in known}
         return Measured(HeldoutLoss.restored(known), answered, tasks=tasks, **told)
 
-    def point(self, forward: Forward, *, step: int, token_budget: int) -> HeldoutLoss:
-        """The loss on held-out examples and on general text after a step, written down."""
+    def point(self, forward: Forward, *, step: int, token_budget: int, pause: bool = False) -> HeldoutLoss:
+        """The loss on held-out examples and on general text after a step, written down; with `pause`, as one more."""
         name = f"step {step}"
         loss = self._heldout_loss(forward, name, token_budget=token_budget)
-        self._write_down(loss, self._drift(forward, name, token_budget=token_budget), name, step)
+        self._write_down(loss, self._drift(forward, name, token_budget=token_budget), name, step, pause=pause)
         return loss
 
     def _heldout_loss(self, forward: Forward, name: str, *, token_budget: int) -> HeldoutLoss:
@@ -206,7 +213,12 @@ class Measure:
     ) -> list[Answered]:
         limit = self.options.max_new_tokens
         with self.screen.stage(f"{name}: answering held-out prompts", len(asked)) as advance:
-            answers = ask(forward, asked, self.tokenizer, stop_ids=stop_ids, max_new_tokens=limit, progress=advance)
+
+            def progress(answers: int) -> None:
+                advance(answers)
+                self.ranks.pulse.beat()
+
+            answers = ask(forward, asked, self.tokenizer, stop_ids=stop_ids, max_new_tokens=limit, progress=progress)
         lines = (
             answered.as_json(
                 model=name,
@@ -220,7 +232,7 @@ class Measure:
         self.folder.append("samples.jsonl", lines)
         return answers
 
-    def _write_down(self, loss: HeldoutLoss, drift: Drift | None, name: str, step: int) -> None:
+    def _write_down(self, loss: HeldoutLoss, drift: Drift | None, name: str, step: int, *, pause: bool = False) -> None:
         """In `evaluations.jsonl` what people read, then in `heldout.jsonl` what is paired."""
         record: dict[str, Any] = {"step": step, "model": name}
         if self.heldout:
@@ -233,7 +245,7 @@ class Measure:
         if len(record) > 2:
             self.folder.append("evaluations.jsonl", [record])
         if self.heldout:
-            self.folder.append("heldout.jsonl", [line(step, name, loss)])
+            self.folder.append("heldout.jsonl", [{**line(step, name, loss), **({"pause": True} if pause else {})}])
 
     def rounding(self, forward: Forward, precision: Precision, *, token_budget: int) -> dict[str, Any] | None:
         """What approximate products change of the held-out loss, on a few examples; None where they are exact."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tutelage.evaluate.asking import compared
 from tutelage.evaluate.breakdown import breakdown, per_byte, stop_probability
-from tutelage.evaluate.canaries import exposed
+from tutelage.evaluate.canaries import exposed, trained_on
 from tutelage.evaluate.compare import Difference, loss_sentence, paired_ratio
 from tutelage.evaluate.course import Course
 from tutelage.evaluate.heldout import HeldoutLoss
@@ -56,7 +56,7 @@ def answer(base: Measured, tuned: Measured, measure: Measure, course: Course, *,
         "frontier": frontier(measure.folder),
     }
     if done < course.steps:
-        result["ended_early"] = {"patience": options.patience, "margin": options.margin}
+        result["ended_early"] = course.ended_early
     return {"verdict": verdict(result, confidence=options.confidence), **result}
 
 
@@ -88,15 +88,19 @@ def well(measured: Measured, measure: Measure) -> dict[str, Any]:
 
 
 def remembered(measure: Measure, course: Course, base: Measured, tuned: Measured) -> dict[str, Any] | None:
-    """Whether the rows were memorised; None where nothing was held out to compare with."""
+    """Whether the rows were memorised; None without held-out rows and without canaries."""
+    canaries = None
+    if tuned.exposures:
+        lines = measure.folder.read_lines("examples.jsonl", whole=False)
+        often = trained_on(lines, measure.dataset, until=tuned.step) / len(tuned.exposures)
+        canaries = exposed(base.exposures, tuned.exposures, passes=often)
     if not measure.heldout:
-        return None
+        return canaries and {"verdict": False, "sentence": canaries["sentence"], "epochs": [], "canaries": canaries}
     passes = Passes.of(measure.folder.read_lines("examples.jsonl", whole=False), measure.dataset)
-    known = [(step, loss.sums, loss.weights) for step, loss in course.measured.items()]
+    known = [(step, loss.sums, loss.weights) for step, loss in course.planned.items()]
     rows = measure.dataset.rows_of(measure.heldout)
-    found = memorising(passes, known, confidence=measure.options.confidence, rows=rows).as_json()
-    often = int(passes.number.max()) if len(passes) else 0
-    return {**found, "canaries": exposed(base.exposures, tuned.exposures, passes=often)}
+    found = memorising(passes, known, confidence=measure.options.confidence, rows=rows)
+    return {**found.as_json(), "canaries": canaries}
 
 
 def frontier(folder: Run) -> list[dict[str, Any]]:

@@ -91,8 +91,30 @@ def test_a_pause_is_a_point_of_its_own() -> None:
     assert one.pauses_at(31)
     assert not one.pauses_at(29)
     assert not one.pauses_at(100), "the last step is the end"
-    one.measured[30] = loss(1.0)
+    one.add(30, loss(1.0))
     assert not one.asks_for(30)
+
+
+def test_what_a_pause_measured_decides_nothing() -> None:
+    one = measured(course(patience=2, until=30), 3.0, 2.0)
+    one.add(30, loss(1.0))
+    one.measured[40] = loss(1.9)
+    assert one.best == 40, "as if it had not been stopped"
+    assert one.nll_at(30) is None, "so the checkpoint of the best step is the one that stays"
+    assert not one.in_vain(40)
+    again = course(patience=2)
+    again.restore([{"step": 30, "model": "step 30", "sums": [4.0] * ROWS, "pause": True}])
+    assert again.best is None
+
+
+def test_one_row_alone_ends_nothing() -> None:
+    one = measured(course(patience=1), 1.0, 1.5, 1.6)
+    one.rows = np.zeros(ROWS, dtype=np.int64)
+    assert not one.in_vain(40), "nothing can be told from one row"
+    one.options = EvaluateOptions(patience=1, margin=0.0)
+    assert one.in_vain(40)
+    measured(one, 1.0, 0.9, 0.8)
+    assert not one.in_vain(40), "without a margin any lower loss is better"
 
 
 def test_what_was_written_down_is_taken_up() -> None:
