@@ -55,7 +55,7 @@ def train(
         with ranks.pulse.during("preparing"):
             prepared = _prepared(ranks, resolved.recipe, screen, prepare)
             # A row on one process must be the same row on all.
-            _same_rows(ranks.gather(prepared.dataset.store.digest()))
+            _same_rows(ranks.gather(lineages.rows_digest(prepared)))
             if done := ranks.by_first(lambda: finished(folder, prepared)):
                 screen.say(f"done    {folder.folder} holds the whole run; `tutelage report` shows it again")
                 return dict(done)

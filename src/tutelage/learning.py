@@ -220,7 +220,9 @@ class Learning:
         if best is None or self.prepared.recipe.export.step == "last":
             return self.done
         if self.saver.restored(self.ranks.only_first(partial(self.saver.of_step, best))) is None:
-            self.screen.say(f"note    step {best} has the lowest held-out loss, but its checkpoint is not whole")
+            self.screen.say(
+                f"note    step {best} has the lowest held-out loss, but its checkpoint is not there any more"
+            )
             return self.done
         self.screen.say(f"best    step {best:,} has the lowest held-out loss, and is exported")
         return best
@@ -253,7 +255,11 @@ class Learning:
     def _save(self, step: int) -> None:
         from tutelage.train.state import Position
 
-        facts = {"healthy": self.guard.in_a_row == 0, "heldout_nll": self.course.nll_at(step)}
+        facts = {
+            "healthy": self.guard.in_a_row == 0,
+            "heldout_nll": self.course.nll_at(step),
+            "heldout_rows": self.course.digest,
+        }
         broken = self.saver.save(Position(step, self.reduced, self.guard.state()), facts)
         if broken is not None:
             self.guard.refuse_state(step, broken)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 import socket
@@ -132,7 +133,7 @@ def with_steps(resolved: Resolved, steps: int | None, origin: str) -> Resolved:
 
 def describe(prepared: Prepared) -> dict[str, Any]:
     """What the run is made of, by content."""
-    template, dataset = prepared.encoder.template, prepared.dataset
+    template = prepared.encoder.template
     tokenizer = prepared.encoder.tokenizer
     return {
         "model": {
@@ -142,17 +143,28 @@ def describe(prepared: Prepared) -> dict[str, Any]:
             "template": None if template is None else template.sha256,
             "stop tokens": prepared.stop_ids,
         },
-        "data": {
-            **{
-                f"rows of source {number}": source.get("sha256") or source.get("revision")
-                for number, source in enumerate(dataset.sources, start=1)
-            },
-            "encoded rows": dataset.store.digest(),
-            **({"weights of single rows": adjusted} if (adjusted := dataset.selection.adjusted.digest()) else {}),
-            **({"general text": general} if (general := general_digest(prepared.recipe)) else {}),
-            "trained examples": hashlib.sha256(prepared.training.at(0).tobytes()).hexdigest(),
-            "held-out examples": hashlib.sha256(prepared.heldout.indices.tobytes()).hexdigest(),
+        "data": _describe_rows(prepared),
+    }
+
+
+def rows_digest(prepared: Prepared) -> str:
+    """Of everything that is compared of the rows, by which processes know that they read the same."""
+    return hashlib.sha256(json.dumps(_describe_rows(prepared), sort_keys=True).encode()).hexdigest()
+
+
+def _describe_rows(prepared: Prepared) -> dict[str, Any]:
+    dataset = prepared.dataset
+    return {
+        **{
+            f"rows of source {number}": source.get("sha256") or source.get("revision")
+            for number, source in enumerate(dataset.sources, start=1)
         },
+        "encoded rows": dataset.store.digest(),
+        **({"weights of single rows": adjusted} if (adjusted := dataset.selection.adjusted.digest()) else {}),
+        **({"general text": general} if (general := general_digest(prepared.recipe)) else {}),
+        **({"tasks": tasks} if (tasks := tasks_digest(prepared.recipe)) else {}),
+        "trained examples": hashlib.sha256(prepared.training.at(0).tobytes()).hexdigest(),
+        "held-out examples": hashlib.sha256(prepared.heldout.indices.tobytes()).hexdigest(),
     }
 
 
@@ -161,6 +173,14 @@ def general_digest(recipe: Recipe) -> str | None:
     paths = recipe.evaluate.general
     known = [files.sha256(Path(path)) if Path(path).is_file() else path for path in paths]
     return hashlib.sha256("\n".join(known).encode()).hexdigest() if known else None
+
+
+def tasks_digest(recipe: Recipe) -> str | None:
+    """Of the tasks that the run is asked, with their rows; None without any."""
+    from tutelage.evaluate.asking import chosen
+
+    made = [errand.digest() for errand in chosen(recipe.evaluate.tasks)]
+    return hashlib.sha256("\n".join(made).encode()).hexdigest() if made else None
 
 
 def weights_digest(folder: Path, gguf_file: str | None) -> str | None:

@@ -115,7 +115,9 @@ class Checkpoints:
         Called after the newest one was committed, so what is removed is never the only one.
         """
         every = self.all()
-        measured = [one for one in every if one.heldout_nll is not None]
+        # Losses on other rows, of before the run's rows changed, say nothing.
+        rows = every[0].facts.get("heldout_rows") if every else None
+        measured = [one for one in every if one.heldout_nll is not None and one.facts.get("heldout_rows") == rows]
         best = min(measured, key=lambda one: (one.heldout_nll or 0.0, one.step), default=None)
         healthy = next((one for one in every if one.healthy), None)
         kept = {one.folder for one in (*every[: max(1, keep)], best, healthy) if one is not None}

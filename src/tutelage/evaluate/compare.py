@@ -60,6 +60,9 @@ class Difference:
     def verdict(self, *, lower_is_better: bool) -> Verdict:
         """What the interval allows to be said."""
         low, high = self.interval
+        if not (math.isfinite(self.base) and math.isfinite(self.tuned)):
+            sound = math.isfinite(self.tuned) - math.isfinite(self.base)  # What is no number is worse than any.
+            return "better" if sound > 0 else "worse" if sound < 0 else "no difference"
         by_chance = self.chance is not None and self.chance > 1 - self.confidence
         if low <= 0.0 <= high or by_chance or not self.enough:
             return "no difference"
@@ -210,6 +213,8 @@ def loss_sentence(loss: Difference, tokens: int) -> str:
         f"{loss.n:,} examples, {tokens:,} tokens)"
     )
     verdict = loss.verdict(lower_is_better=True)
+    if not math.isfinite(loss.tuned):
+        return f"The held-out loss of the tuned model is no number ({loss.base:.3f} before; {loss.n:,} examples)."
     if not loss.enough:
         return f"Too few held-out examples to tell a difference from noise: {numbers}."
     if verdict == "no difference":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from tutelage.recipe import EvaluateOptions
 from tutelage.types import Example
 
 
-@dataclass(slots=True)
+@dataclass
 class Course:
     """The measurements of a run, by step; step 0 is the base model."""
 
@@ -107,6 +109,15 @@ class Course:
             else:
                 count += 1
         return count >= self.options.patience
+
+    @cached_property
+    def digest(self) -> str:
+        """Of what is measured on, in short."""
+        whole = hashlib.blake2b(digest_size=8)
+        for example in self.heldout:
+            whole.update(example.input_ids.tobytes())
+            whole.update(example.weights.tobytes())
+        return whole.hexdigest()
 
     @property
     def ended_early(self) -> dict[str, Any]:

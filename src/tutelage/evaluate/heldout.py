@@ -60,8 +60,13 @@ class HeldoutLoss:
     def restored(cls, kept: Mapping[str, Any]) -> HeldoutLoss:
         """What `as_json` kept."""
         pieces = kept.get("pieces")
-        parts = None if pieces is None else PieceLoss(*(np.array(pieces[name]) for name in ("sums", "plain", "ends")))
-        return cls(np.array(kept["sums"]), np.array(kept["weights"]), int(kept["tokens"]), parts)
+        parts = None if pieces is None else PieceLoss(*(_floats(pieces[name]) for name in ("sums", "plain", "ends")))
+        return cls(_floats(kept["sums"]), _floats(kept["weights"]), int(kept["tokens"]), parts)
+
+
+def _floats(kept: Sequence[float | None]) -> NDArray[np.float64]:
+    """What a file holds; null stands for what is no number."""
+    return np.array(kept, dtype=np.float64)
 
 
 @torch.no_grad()

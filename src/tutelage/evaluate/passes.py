@@ -39,16 +39,19 @@ class Passes:
 
         `name` gives the same name to what counts as the same example, and a number below 0 to what does not count.
         """
-        columns: list[list[Any]] = [[], [], [], [], []]
+        kinds = (("examples", np.int64), ("nll", np.float64), ("weight", np.float64))
+        columns: list[list[NDArray[Any]]] = [[np.zeros(0, kind)] for _, kind in kinds]
+        at, counts = [], []
         for line in lines:
-            for place, nll, weight in zip(line["examples"], line["nll"], line["weight"], strict=True):
-                if nll is not None and weight:
-                    for column, value in zip(columns, (line["step"], line["epoch"], place, nll, weight), strict=True):
-                        column.append(value)
-        step, epoch, places = (np.array(column, dtype=np.int64) for column in columns[:3])
-        nll, weight = (np.array(column, dtype=np.float64) for column in columns[3:])
+            for column, (key, kind) in zip(columns, kinds, strict=True):
+                column.append(np.array(line[key], dtype=kind))  # null, which stands for no number, becomes NaN
+            at.append((line["step"], line["epoch"]))
+            counts.append(len(line["examples"]))
+        places, nll, weight = (np.concatenate(column) for column in columns)
+        step, epoch = np.repeat(np.array(at, dtype=np.int64).reshape(-1, 2), counts, axis=0).T
         example = name(places) if len(places) else places
-        step, epoch, example, nll, weight = (column[example >= 0] for column in (step, epoch, example, nll, weight))
+        kept = (example >= 0) & np.isfinite(nll) & (weight > 0)
+        step, epoch, example, nll, weight = (column[kept] for column in (step, epoch, example, nll, weight))
         return Passes(step, epoch, example, _number(example), nll, weight)
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ LENGTHS = 10
 """Groups of rows of about the same length."""
 LIKE = 12
 """Rows that a group has at least, where its source has so many; smaller ones join the next shorter rows."""
+PASSES = 64
+"""Of a row that are looked at, the last one among them."""
 AT_ONCE = 40
 """Rows that were trained on at about the same time, over which the course of learning itself is taken out."""
 NORMAL = 1.4826
@@ -47,6 +49,7 @@ class Courses:
             none = np.zeros(0, dtype=np.int64)
             return Courses(none, empty, empty, empty, empty, none)
         rows, row = np.unique(rows_of(store, passes.example), return_inverse=True)
+        passes, row = _few(passes, row)
         shape = (len(rows), int(passes.number.max()))
         cell = row * shape[1] + passes.number - 1
         nll, weight, times, count = (
@@ -69,6 +72,17 @@ class Courses:
         """Of each row what a matrix says of its last pass."""
         found: Floats = values[np.arange(len(self.rows)), self.last]
         return found
+
+
+def _few(passes: Passes, row: Ints) -> tuple[Passes, Ints]:
+    """The first passes of each row and its last one, so that a row seen thousands of times takes no more room."""
+    if int(passes.number.max()) <= PASSES:
+        return passes, row
+    most = np.zeros(int(row.max()) + 1, dtype=np.int64)
+    np.maximum.at(most, row, passes.number)
+    kept = (passes.number < PASSES) | (passes.number == most[row])
+    few = Passes(*(getattr(passes, column.name)[kept] for column in fields(passes)))
+    return replace(few, number=np.minimum(few.number, PASSES)), row[kept]
 
 
 def _groups(source: Ints, tokens: Floats) -> Ints:

@@ -52,6 +52,11 @@ class Errand:
         own = re.sub(r"[^\w-]+", "-", self.task.name).strip("-") or "task"
         return own if self.format == 1 else f"{own}.format-{self.format}"
 
+    def digest(self) -> str:
+        """Of everything that can change a score: the task as it is written, and what is asked of each row."""
+        rows = [(row.name, row.prompt, _json(row.asked.reference)) for row in self.rows]
+        return _hash(_json(self.task.described()), _json(rows))
+
     def chosen(self, limit: int | None) -> tuple[Row, ...]:
         """At most so many rows, the ones with the lowest hashes: a higher limit only adds some."""
         if limit is None or limit >= len(self.rows):
