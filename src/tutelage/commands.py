@@ -165,7 +165,8 @@ def _done(folder: Run, prepared: Prepared) -> dict[str, Any] | None:
     options = prepared.recipe.evaluate
     asked = {"steps": prepared.steps, "patience": options.patience, "margin": options.margin}
     in_vain = result.get("ended_early") == asked
-    if result["steps"] < prepared.steps and not in_vain:
+    other_step = result.get("export_step", prepared.recipe.export.step) != prepared.recipe.export.step
+    if other_step or (result["steps"] < prepared.steps and not in_vain):
         return None
     if not (folder.folder / "report.html").is_file():
         report(folder.folder)

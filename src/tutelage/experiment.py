@@ -175,7 +175,7 @@ class Experiment(Beginning):
         result = {
             "status": "done",
             "ledger": {key: ledger[key] for key in ("rows", "trained", "heldout", "dropped")},
-            **answer(base, tuned, self.measure, course, done=made["steps"]),
+            **answer(base, tuned, self.measure, course, done=made["steps"], rule=self.recipe.export.step),
             **made,
             "peak_memory_bytes": peak_memory_bytes(forward.device),
             "seconds": time.perf_counter() - self.started,

@@ -87,14 +87,18 @@ def explained(
         inside = isinstance(error, NotADirectoryError | FileExistsError)
         found = "a file stands where a folder is needed" if inside else str(getattr(error, "strerror", None) or error)
         if is_full(error):
-            to_write = "" if needed is None else f"{needed / 1e6:,.2f} MB to write, "
-            found = f"{found}; {to_write}{free_bytes(path) / 1e6:,.2f} MB are free"
+            to_write = "" if needed is None else f"{_size(needed)} are needed, "
+            found = f"{found}; {to_write}{_size(free_bytes(path))} are free"
         raise MachineError(Problem(code, what, where=str(path), found=found, fix=fix)) from error
 
 
 def _is_inside(error: Exception, folder: Path) -> bool:
     named = getattr(error, "filename", None)
     return bool(named) and Path(str(named)).is_relative_to(folder)
+
+
+def _size(count: int) -> str:
+    return f"{count:,} bytes" if count < 100_000 else f"{count / 1e6:,.2f} MB"
 
 
 def patiently(write: Callable[[], T], seconds: float, wait: Callable[[], None] = lambda: None) -> T:

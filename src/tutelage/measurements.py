@@ -29,6 +29,12 @@ def measure(prepared: Prepared, folder: Run, screen: Screen, ranks: Ranks) -> Me
         RecipeError, DataError: what is wrong with a task, or with a file of general text.
     """
     options, dataset, encoder = prepared.recipe.evaluate, prepared.dataset, prepared.encoder
+    planted = Planted.of(dataset, encoder, count=options.canaries, seed=prepared.recipe.train.seed)
+    if len(planted.groups) < options.canaries:
+        kept = f"{len(planted.groups):,} of {options.canaries:,} canaries"
+        screen.say(
+            f"note    {kept} are trained on as they were made; the rules of data.* dropped or changed the others"
+        )
     return Measure(
         dataset,
         prepared.heldout,
@@ -42,5 +48,5 @@ def measure(prepared: Prepared, folder: Run, screen: Screen, ranks: Ranks) -> Me
         anatomy(dataset, prepared.heldout, encoder.tokenizer),
         load(options.general, encoder, max_length=prepared.recipe.data.max_length) if options.drift else None,
         chosen(options.tasks),
-        Planted.of(dataset, encoder, count=options.canaries, seed=prepared.recipe.train.seed),
+        planted,
     )

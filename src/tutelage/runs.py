@@ -136,7 +136,7 @@ class Run:
         """Write a file whole or not at all."""
         path, data = self.folder / name, text.encode("utf-8", errors="replace")
         with files.explained(path, needed=len(data)):
-            files.patiently(lambda: files.write_whole(path, data), self.wait_seconds, self._tell_of_waiting)
+            files.patiently(lambda: files.write_whole(path, data), self.wait_seconds, self.tell_of_waiting)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as strict JSON; numbers that are not finite become null."""
@@ -146,7 +146,7 @@ class Run:
         """Add lines to a .jsonl file, all of them or none."""
         path, data = self.folder / name, files.lines(values).encode("utf-8", errors="replace")
         with files.explained(path, needed=len(data)):
-            files.patiently(lambda: files.append(path, data), self.wait_seconds, self._tell_of_waiting)
+            files.patiently(lambda: files.append(path, data), self.wait_seconds, self.tell_of_waiting)
 
     def write_lines(self, name: str, values: Iterable[Any]) -> None:
         """Write a .jsonl file whole."""
@@ -208,7 +208,8 @@ class Run:
                         return
                     yield value
 
-    def _tell_of_waiting(self) -> None:
+    def tell_of_waiting(self) -> None:
+        """Say that a full disk is waited for."""
         self._say(files.waiting(self.folder, self.wait_seconds))
 
     def _in_use(self) -> MachineError:

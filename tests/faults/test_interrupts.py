@@ -60,7 +60,7 @@ def _stops(r60: Job, root: Path, phase: str, seed: int) -> None:
         nth=draw.randint(1, {"evaluate": 5, "save": 12}.get(phase, 1)) if fresh else 1,
         **sections,
     )
-    if end.code == 0 and over_before(folder):
+    if (end.code == 0 or end.code < 0) and over_before(folder):
         same(r60, folder)  # The delay was longer than the phase.
         return
     assert end.code == 75, f"exit code {end.code}\n{end.said[-2000:]}"

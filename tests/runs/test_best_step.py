@@ -75,6 +75,9 @@ def test_the_last_step_is_exported_where_the_recipe_says_so(recipe: dict[str, An
     assert result["heldout"]["tuned_nll"] == pytest.approx(measured[24], abs=1e-12)
     assert result["best"]["step"] < 24
     assert not result["best"]["exported"]
+    again = commands.train(recipe, resume=True)
+    assert again["best"]["exported"], "another rule exports again"
+    assert again["heldout"]["tuned_nll"] == pytest.approx(measured[result["best"]["step"]], abs=1e-12)
 
 
 def test_patience_ends_a_run_and_the_end_is_kept(recipe: dict[str, Any], workdir: Path) -> None:

@@ -89,9 +89,12 @@ def trained_on(lines: Iterable[Mapping[str, Any]], dataset: Dataset, *, until: i
     source, store = source_of(dataset.options), dataset.store
     if source is None:
         return 0
-    places = [place for line in lines if line["step"] <= until for place in line["examples"]]
-    rows = np.searchsorted(store.first_example, np.array(places, dtype=np.int64), side="right") - 1
-    return int((store.rows["source"][rows] == source).sum())
+    count = 0
+    for line in lines:
+        if line["step"] <= until:
+            rows = np.searchsorted(store.first_example, np.array(line["examples"], dtype=np.int64), side="right") - 1
+            count += int((store.rows["source"][rows] == source).sum())
+    return count
 
 
 def exposed(base: list[float], tuned: list[float], *, passes: float) -> dict[str, Any] | None:

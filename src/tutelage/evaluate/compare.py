@@ -85,6 +85,8 @@ def paired_ratio(
     n = len(weights)
     assert n > 0, "bug: nothing to compare"
     total = weights.sum()
+    if not (np.isfinite(base).all() and np.isfinite(tuned).all()):
+        return _no_number(float(base.sum() / total), float(tuned.sum() / total), confidence, n)
     difference = float((tuned - base).sum() / total)
     if _right_or_wrong(base, tuned, weights):
         won, lost = int((tuned > base).sum()), int((tuned < base).sum())
@@ -109,6 +111,12 @@ def paired_ratio(
         chance=chance,
         detectable=least if math.isfinite(least) else None,
     )
+
+
+def _no_number(base: float, tuned: float, confidence: float, n: int) -> Difference:
+    """Of a loss that is no number, which no chance explains where the other one is."""
+    chance = 0.0 if math.isfinite(base) != math.isfinite(tuned) else 1.0
+    return Difference(base, tuned, math.nan, (math.nan, math.nan), confidence, n, chance)
 
 
 def paired_means(

@@ -71,7 +71,7 @@ class Course:
     @property
     def planned(self) -> dict[int, HeldoutLoss]:
         """What was measured whether or not the run ever stopped, the base model included."""
-        return {step: loss for step, loss in self.measured.items() if step not in self.pauses}
+        return {step: loss for step, loss in self.measured.items() if step in self.points or step not in self.pauses}
 
     def nll_at(self, step: int) -> float | None:
         """Nats per token after a step; None where it was not measured, or only because the run stopped there."""

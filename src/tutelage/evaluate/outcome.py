@@ -25,10 +25,12 @@ from tutelage.runs import Run
 from tutelage.scoring.health import Expects, health, shares
 
 
-def answer(base: Measured, tuned: Measured, measure: Measure, course: Course, *, done: int) -> dict[str, Any]:
+def answer(
+    base: Measured, tuned: Measured, measure: Measure, course: Course, *, done: int, rule: str
+) -> dict[str, Any]:
     """Whether the model is better: on the held-out rows, on their tasks, and in stopping by itself.
 
-    `done`: the steps that were made; the model is that of `tuned.step`.
+    `done`: the steps that were made; the model is that of `tuned.step`, which `rule` (`export.step`) chose.
     """
     options, heldout, dataset = measure.options, measure.heldout, measure.dataset
     known = heldout_verdict(
@@ -47,6 +49,7 @@ def answer(base: Measured, tuned: Measured, measure: Measure, course: Course, *,
             **task_scores(base.answers, tuned.answers, options),
             **compared(base.tasks, tuned.tasks, options.confidence),
         },
+        "export_step": rule,
         "stopped": {"base": stopped(base.answers), "tuned": stopped(tuned.answers)},
         "health": {"base": well(base, measure), "tuned": well(tuned, measure)},
         "best": best_step(course, exported=tuned.step, done=done),

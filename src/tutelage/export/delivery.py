@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,7 @@ def deliver(
     Raises:
         ModelError: save/untrained, save/not-reproduced.
     """
-    part = _begun(run.model)
-    with files.explained(run.model):
-        save(forward.model, part, **given)  # First: what follows needs memory of its own.
+    part = _written(run, run.model, lambda part: save(forward.model, part, **given))  # What follows needs memory.
     prompts = [example.input_ids.tolist() for example in examples[:8]]
     with in_float32(forward.model):
         recorded = record(forward, prompts)
@@ -45,20 +44,29 @@ def deliver(
     saved = {"folder": str(run.model), "logit_difference": _proved(part, run.model, recorded, **allowed)}
     if merged:
         folder = run.folder / "merged"
-        part = _begun(folder)
-        with files.explained(folder):
-            save_merged(forward.model.float(), part, **given)
+        part = _written(run, folder, lambda part: save_merged(forward.model.float(), part, **given))
         worst = _proved(part, folder, recorded, **{**allowed, "weights": "float32"})
         saved |= {"merged": str(folder), "merged_logit_difference": worst}
     return saved
 
 
+def _written(run: Run, folder: Path, write: Callable[[Path], None]) -> Path:
+    """Write a folder beside the one that it will be; on a full disk it is begun again until there is room."""
+
+    def attempt() -> Path:
+        part = _begun(folder)
+        write(part)
+        return part
+
+    with files.explained(folder):
+        return files.patiently(attempt, run.wait_seconds, run.tell_of_waiting)
+
+
 def _begun(folder: Path) -> Path:
     """Where the folder is written until it was proved; what a killed process left there is removed."""
     part = folder.with_name(f".{folder.name}.part")
-    with files.explained(folder):
-        _remove(part)
-        part.mkdir()
+    _remove(part)
+    part.mkdir()
     return part
 
 

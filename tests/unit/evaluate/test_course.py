@@ -102,6 +102,8 @@ def test_what_a_pause_measured_decides_nothing() -> None:
     assert one.best == 40, "as if it had not been stopped"
     assert one.nll_at(30) is None, "so the checkpoint of the best step is the one that stays"
     assert not one.in_vain(40)
+    one.points.add(30)
+    assert one.best == 30, "unless it is a point by now"
     again = course(patience=2)
     again.restore([{"step": 30, "model": "step 30", "sums": [4.0] * ROWS, "pause": True}])
     assert again.best is None

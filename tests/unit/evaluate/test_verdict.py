@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tutelage.evaluate.verdict import verdict
@@ -64,6 +65,18 @@ def test_a_step_that_was_the_last_needs_no_word() -> None:
 def test_nothing_measured_is_said() -> None:
     assert said(heldout=None)["word"] == "not measured"
     assert said(heldout=None)["sentence"]
+
+
+def test_a_loss_that_is_no_number_is_worse() -> None:
+    from tutelage.evaluate.heldout import HeldoutLoss
+    from tutelage.evaluate.outcome import heldout_verdict
+
+    base = HeldoutLoss(np.full(20, 2.0), np.ones(20), 20)
+    tuned = HeldoutLoss(np.array([np.inf, *np.full(19, 1.0)]), np.ones(20), 20)
+    found = said(heldout=heldout_verdict(base, tuned, confidence=0.95))
+    assert found["word"] == "worse"
+    assert found["sentence"].startswith("The held-out loss of the tuned model is no number (2.000 before")
+    assert said(heldout=heldout_verdict(tuned, base, confidence=0.95))["word"] == "better"
 
 
 def test_remarks_tell_what_is_wrong_whatever_the_score() -> None:
