@@ -111,7 +111,7 @@ def test_without_a_checkpoint_it_begins_again_and_measures_the_base_once(make, w
     commands.train(recipe, resume=True)
     assert (workdir / "run" / "base.json").stat().st_mtime_ns == base
     assert [line["step"] for line in lines(workdir / "run" / "metrics.jsonl")] == list(range(1, 13))
-    assert [line["model"] for line in lines(workdir / "run" / "evaluations.jsonl")] == ["base", "tuned"]
+    assert [line["model"] for line in lines(workdir / "run" / "evaluations.jsonl")] == ["base", "step 12", "tuned"]
 
 
 def test_a_run_that_is_done_is_not_made_again(make, workdir):

@@ -196,7 +196,7 @@ def test_asked_to_stop_it_saves_the_step_that_it_made(recipe, workdir, straight,
 def test_asked_to_stop_while_it_measures_it_saves_first_and_measures_later(recipe, workdir, straight, monkeypatch):
     from tutelage.evaluate.measure import Measure
 
-    loss = Measure.loss
+    loss = Measure._heldout_loss
 
     def interrupted(self, forward, model, **named):
         if model == "step 5":
@@ -204,7 +204,7 @@ def test_asked_to_stop_while_it_measures_it_saves_first_and_measures_later(recip
         return loss(self, forward, model, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Measure, "loss", interrupted)
+        patch.setattr(Measure, "_heldout_loss", interrupted)
         with pytest.raises(StoppedError, match="after step 5, which is saved"):
             commands.train(recipe)
     assert [line["step"] for line in lines(workdir / "run" / "evaluations.jsonl")] == [0]

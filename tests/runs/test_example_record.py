@@ -15,7 +15,7 @@ def _record(recipe):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("parallel", ["replicated", "sharded"])
+@pytest.mark.parametrize("parallel", ["sharded"])
 def test_two_processes_write_the_record_of_one(tmp_path, tiny_model, parallel):
     data = tinyruns.write_rows(tmp_path / "rows.jsonl", tinyruns.demonstrations(21))
     recipes = {}

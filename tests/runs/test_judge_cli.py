@@ -31,7 +31,9 @@ class _Judge(BaseHTTPRequestHandler):
         second = second.split("<<<end")[0]
         said = "tie" if ("red" in first) == ("red" in second) else "1" if "red" in first else "2"
         choice = {"message": {"role": "assistant", "content": f"<i>So</i>\x1b[31m.\nVerdict: {said}"}}
-        data = json.dumps({"choices": [choice | {"finish_reason": "stop"}], "usage": {"prompt_tokens": 9}}).encode()
+        data = json.dumps(
+            {"choices": [choice | {"finish_reason": "stop"}], "usage": {"prompt_tokens": 9, "completion_tokens": 0}}
+        ).encode()
         self.server.asked += 1
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))

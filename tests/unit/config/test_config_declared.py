@@ -19,7 +19,7 @@ def test_options_describe_every_field() -> None:
     assert found["model.adapter.kind"].type == "lora | full"
     assert found["data.train.N.path"].default == "required"
     assert found["train.learning_rate"].doc.startswith("The highest rate")
-    assert [option.name for option in options("export")] == ["export.merged"]
+    assert [option.name for option in options("export")] == ["export.merged", "export.step"]
     assert options("data.train.0")[0].name == "data.train.N.path"
 
 

@@ -29,7 +29,7 @@ def test_misspelt_option_is_answered_with_the_option_and_its_section(tmp_path: P
 
 def test_unknown_option_lists_the_section() -> None:
     problem = only(problems(values(export={"zzz": 1})))
-    assert problem.why == "section export has: merged"
+    assert problem.why == "section export has: merged, step"
 
 
 def test_known_option_in_another_section() -> None:
