@@ -135,7 +135,7 @@ def filling(disk: str, name: str, nth: int = 1, leave: int = 0, freed_after: flo
     before(files, "append", lambda path, data: Path(path).name)
     before(state, "save_file", lambda tensors, path, *rest: Path(path).name)
     before(delivery, "save", lambda *arguments, **options: "model")
-    before(page, "render", lambda report: "report.html")
+    before(page, "render", lambda *arguments, **options: "report.html")
     before(shelf.Shelf, "opened", lambda *arguments, **options: "store")
 
 
