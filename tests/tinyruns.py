@@ -42,7 +42,7 @@ def recipe(model: Path, data: Path, output: Path, /, **sections: Any) -> dict[st
         "model": {"path": str(model), "device": "cpu", "adapter": {"kind": "full"}},
         "data": {"train": [{"path": str(data)}], "heldout": 0.25, "max_length": 128},
         "train": {"steps": 3, "global_batch_size": 4, "learning_rate": 1e-3},
-        "evaluate": {"points": 1, "samples": 2, "max_new_tokens": 4},
+        "evaluate": {"points": 1, "samples": 2, "max_new_tokens": 4, "knowledge": 0},
         "output": str(output),
     }
     return _merged(whole, sections)
