@@ -6,7 +6,7 @@ export HF_HUB_OFFLINE ?= 1
 
 .PHONY: demo test test-all faults check fix docs bench bench-training venv clean
 
-demo: venv            ## teach a small model a skill and show whether it learned it (about 8 minutes on 2 cores)
+demo: venv            ## teach a small model a skill and show whether it learned it (about 9 minutes on 2 cores)
 	$(BIN)/tutelage demo
 
 test: venv            ## the tests, the real 135M model included
