@@ -85,7 +85,7 @@ CHANGED: dict[str, tuple[str, ...]] = {
     "evaluate.tasks": ("[json]",),
     "evaluate.task_rows": ("3",),
     "evaluate.drift": ("false",),
-    "evaluate.knowledge": ("0",),
+    "evaluate.knowledge": ("3",),
     "evaluate.canaries": ("2",),
     # To extend.
     "evaluate.patience": ("50",),
