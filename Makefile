@@ -10,8 +10,7 @@ demo: venv            ## teach a small model a skill and show whether it learned
 	$(BIN)/tutelage demo
 
 test: venv            ## the tests, the real 135M model included
-	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/faults
-	$(BIN)/pytest tests/faults
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-all: venv        ## the tests, those of lm-eval too, and every fault with its full count (hours)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lm-eval]"
@@ -49,6 +48,7 @@ bench-training: venv  ## training against TRL and Trainer, and what sharing pref
 	$(BIN)/python benchmarks/estimate.py
 	$(BIN)/python benchmarks/sharing.py
 	$(BIN)/python benchmarks/checkpoints.py
+	$(BIN)/python benchmarks/trackers.py
 	$(BIN)/python benchmarks/training.py $(TRAINED) --work full lora bf16
 
 venv: $(VENV)/.ready

@@ -11,13 +11,14 @@ import numpy as np
 
 from tutelage.config import Resolved
 from tutelage.data.canaries import with_canaries
+from tutelage.data.coverage import check_coverage
 from tutelage.data.dataset import prepare
 from tutelage.data.encode import Encoder
 from tutelage.data.plan import global_batches
 from tutelage.data.share import micro_batches_of_rank
 from tutelage.data.stream import Progress
-from tutelage.errors import ModelError, Problem
-from tutelage.models.location import locate, position_limit, refuse_adapter
+from tutelage.errors import ModelError, Problem, RecipeError
+from tutelage.models.location import embedded_tokens, locate, position_limit, refuse_adapter
 from tutelage.models.precision import Precision, born, resolve
 from tutelage.models.tokenizer import chat_tokenizer, load_tokenizer
 from tutelage.prepared import Prepared
@@ -66,7 +67,9 @@ def prepare_data(
     backend, template = chat_tokenizer(tokenizer, recipe.model)
     encoder = Encoder(backend, template, thinking_weight=recipe.data.thinking_weight)
     data = with_canaries(recipe.data, recipe.evaluate.canaries, recipe.train.seed)
-    return Prepared(recipe, location, tokenizer, encoder, prepare(data, encoder, progress, say))
+    dataset = prepare(data, encoder, progress, say)
+    check_coverage(dataset.store, backend, embedded=embedded_tokens(location), where=location.path, say=say)
+    return Prepared(recipe, location, tokenizer, encoder, dataset)
 
 
 def groups(
@@ -121,7 +124,6 @@ def formats(prepared: Prepared, device: str) -> Precision:
 
 def work(prepared: Prepared) -> Work:
     """What the run computes."""
-    from tutelage.evaluate.asking import chosen
     from tutelage.train.schedule import evaluation_points
     from tutelage.train.work import Work
 
@@ -131,7 +133,7 @@ def work(prepared: Prepared) -> Work:
     asked = prepared.dataset.asking(prepared.questions)
     measurements = 2 + len(evaluation_points(prepared.steps, options.points))
     prompts = [row.examples[0].prompt_length for row in asked]
-    for errand in chosen(options.tasks):
+    for errand in prepared.tasks:
         # A longer answer counts as several, each as long as a held-out row's may be.
         rows = len(errand.chosen(options.task_rows))
         prompts += [ASKED] * -(-rows * errand.task.max_new_tokens // options.max_new_tokens)
@@ -168,11 +170,26 @@ def choose(resolved: Resolved, prepared: Prepared, device: str) -> tuple[Resolve
 
     Raises:
         MachineError: machine/out-of-memory, machine/out-of-time, with what would fit.
+        RecipeError: recipe/conflict, where `export.step` is after the last step.
     """
     from tutelage.train.planner import plan_memory
 
     choice = plan_memory(prepared.recipe, prepared.location, formats(prepared, device), work(prepared), device)
-    return shortened(resolved, prepared, choice)
+    resolved, prepared, choice = shortened(resolved, prepared, choice)
+    refuse_step_after_the_last(prepared)
+    return resolved, prepared, choice
+
+
+def refuse_step_after_the_last(prepared: Prepared) -> None:
+    """Make sure that the step which is to be exported is one of the run's.
+
+    Raises:
+        RecipeError: recipe/conflict.
+    """
+    step = prepared.recipe.export.named
+    if step is not None and step > prepared.steps:
+        what, found = "the step to export is after the last one", f"step {step:,} of {prepared.steps:,}"
+        raise RecipeError(Problem("recipe/conflict", what, "export.step", found, fix="name an earlier one, or `last`"))
 
 
 def shortened(resolved: Resolved, prepared: Prepared, choice: Choice) -> tuple[Resolved, Prepared, Choice]:

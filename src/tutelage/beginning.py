@@ -17,9 +17,10 @@ from tutelage import assemble, config, environment
 from tutelage.config import Resolved
 from tutelage.data.show import preview_rows
 from tutelage.lineage import Lineage, with_steps
+from tutelage.onlooker import Onlooker
 from tutelage.prepared import Prepared
 from tutelage.recipe import Recipe
-from tutelage.runs import MEASUREMENTS, Onlooker, Run
+from tutelage.runs import MEASUREMENTS, Run
 from tutelage.screen import Screen
 
 if TYPE_CHECKING:

@@ -123,30 +123,30 @@ def train(
         with folder.locked():
             lineage, resolved = lineages.begin(folder, resolved, resume=resume)
             folder.claim()
-            prepared = _prepare(resolved.recipe, screen)
-            lineage.refuse_other_content(prepared, allow_data_change=allow_data_change)
-            if done := _done(folder, prepared):
-                screen.say(f"done    {folder.folder} holds the whole run; `tutelage report` shows it again")
-                return done
-            for change in lineage.changes:
-                screen.say(f"resume  {change}")
-            return Experiment(resolved, prepared, screen, lineage, until=until).run()
+            with lineage.clock():
+                prepared = _prepare(resolved.recipe, screen)
+                lineage.refuse_other_content(prepared, allow_data_change=allow_data_change)
+                if done := _done(folder, prepared):
+                    screen.say(f"done    {folder.folder} holds the whole run; `tutelage report` shows it again")
+                    return done
+                for change in lineage.changes:
+                    screen.say(f"resume  {change}")
+                return Experiment(resolved, prepared, screen, lineage, until=until).run()
     except StopRequested as signal:
         raise _stopped(folder, str(signal)) from None
     finally:
         SIGNALS.remove()
 
 
-def _refuse_fewer_steps(folder: Run, steps: int) -> None:
+def _refuse_fewer_steps(made: Sequence[int], steps: int) -> None:
     """A step that was made cannot be taken back: the model would be neither recipe's."""
-    made = folder.checkpoints.all()
-    if made and made[0].step > steps:
+    if made and made[0] > steps:
         raise RecipeError(
             Problem(
                 "recipe/changed",
                 "the run has made more steps than the recipe asks for",
                 where="train.steps",
-                found=f"{made[0].step:,} steps are made, {steps:,} steps are asked for",
+                found=f"{made[0]:,} steps are made, {steps:,} steps are asked for",
                 fix="ask for as many or more, or begin another run with output=runs/NAME",
             )
         )
@@ -156,17 +156,23 @@ def _done(folder: Run, prepared: Prepared) -> dict[str, Any] | None:
     """The result of a run that made all of its steps and was proved; None for one that has something to do.
 
     Raises:
-        RecipeError: recipe/changed, when it has made more.
+        RecipeError: recipe/changed, when it has made more; recipe/conflict, when the step to export is none of its own.
+        ModelError: checkpoint/not-kept, when the step to export was made and cannot be had.
     """
-    _refuse_fewer_steps(folder, prepared.steps)
+    made, named = [one.step for one in folder.checkpoints.all()], prepared.recipe.export.named
+    _refuse_fewer_steps(made, prepared.steps)
+    assemble.refuse_step_after_the_last(prepared)
+    if named is not None and made and made[0] >= named and named not in made:
+        raise folder.checkpoints.not_kept(named)
     result: dict[str, Any] | None = folder.read_json("result.json", needed=False)
     if result is None or result["status"] != "done":
         return None
-    options = prepared.recipe.evaluate
-    asked = {"steps": prepared.steps, "patience": options.patience, "margin": options.margin}
-    in_vain = result.get("ended_early") == asked
-    other_step = result.get("export_step", prepared.recipe.export.step) != prepared.recipe.export.step
-    if other_step or (result["steps"] < prepared.steps and not in_vain):
+    in_vain = result.get("ended_early") == prepared.recipe.evaluate.ends(prepared.steps)
+    export = prepared.recipe.export
+    other_export = result.get("export_step", export.step) != export.step or (
+        export.merged and "merged" not in result["model"]
+    )
+    if other_export or (result["steps"] < prepared.steps and not in_vain):
         return None
     if not (folder.folder / "report.html").is_file():
         report(folder.folder)

@@ -19,9 +19,10 @@ from tutelage.errors import DataError, Problem, RecipeError
 from tutelage.experiment import Experiment
 from tutelage.lineage import Lineage, with_steps
 from tutelage.models.load import choose_device
+from tutelage.onlooker import Onlooker
 from tutelage.prepared import Prepared
 from tutelage.recipe import Recipe
-from tutelage.runs import Onlooker, Run
+from tutelage.runs import Run
 from tutelage.screen import SILENT, Screen
 from tutelage.train.meeting import start
 from tutelage.train.ranks import Ranks
@@ -51,15 +52,16 @@ def train(
     with watched(ranks, folder.folder) as watchdog, ExitStack() as held:
         ranks.together(lambda: held.enter_context(folder.locked()))
         lineage, resolved = _which_run(ranks, folder, resolved, resume=resume)
+        held.enter_context(lineage.clock())
         screen = screen if ranks.first else SILENT
         with ranks.pulse.during("preparing"):
             prepared = _prepared(ranks, resolved.recipe, screen, prepare)
             # A row on one process must be the same row on all.
             _same_rows(ranks.gather(lineages.rows_digest(prepared)))
+            ranks.together(lambda: lineage.refuse_other_content(prepared, allow_data_change=allow_data_change))
             if done := ranks.by_first(lambda: finished(folder, prepared)):
                 screen.say(f"done    {folder.folder} holds the whole run; `tutelage report` shows it again")
                 return dict(done)
-            ranks.together(lambda: lineage.refuse_other_content(prepared, allow_data_change=allow_data_change))
         for change in lineage.changes:
             screen.say(f"resume  {change}")
         screen.say(f"ranks   {ranks.world} processes, {resolved.recipe.train.parallel}")

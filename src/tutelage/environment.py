@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutelage import __version__
+from tutelage import __version__, files
 from tutelage.data.store import Store
 
 if TYPE_CHECKING:
     from tutelage.models.forward import Forward
     from tutelage.models.location import Location
+
+
+def code() -> str:
+    """SHA-256 of the package's own files, by which two states of it are told apart whatever version they name."""
+    root = Path(__file__).parent
+    return files.sha256_of_all(root, (*root.rglob("*.py"), *root.rglob("*.c")))[:16]
 
 
 def describe(location: Location, store: Store, forward: Forward) -> dict[str, Any]:
@@ -22,6 +29,7 @@ def describe(location: Location, store: Store, forward: Forward) -> dict[str, An
 
     return {
         "tutelage": __version__,
+        "code": code(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

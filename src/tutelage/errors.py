@@ -71,9 +71,11 @@ CODES: dict[str, str] = {
     "model/unknown-architecture": "`config.json` names an architecture that transformers has no code for.",
     "model/impossible-size": "`config.json` names sizes that no model has, that contradict each other, or that the "
     "weights do not have.",
-    "model/bad-weights": "A safetensors file is not one, its index does not fit it, or weights are not finite.",
+    "model/bad-weights": "A safetensors file is not one, its index does not fit it, weights are not finite, or two "
+    "that are tied differ.",
     "model/other-base": "The adapter was made for a model of other shapes.",
     "model/too-short": "`data.max_length` is longer than the positions the model was built for.",
+    "model/tokens-outside": "Rows hold tokens that the model has no embedding for.",
     "model/changed": "The model, tokenizer or template is not the one that the run in the output folder was begun "
     "with.",
     "model/no-gradient": "A trainable tensor received no gradient in the first step.",
@@ -88,11 +90,13 @@ CODES: dict[str, str] = {
     "save/not-reproduced": "The saved model, loaded by a fresh process, does not reproduce the recorded logits.",
     "save/untrained": "The saved adapter is all zeros or equals its start: nothing was learned or kept.",
     "checkpoint/none": "The run has no checkpoint that verifies.",
+    "checkpoint/not-kept": "The step that `export.step` names was made, and its checkpoint is not there any more.",
     "checkpoint/other-parameters": "The checkpoint holds other parameters than those that are trained.",
     "checkpoint/unreadable": "What the checkpoint's files hold is not what a run can go on from.",
     # machine (exit 5)
     "machine/run-in-use": "Another process is working in the run folder.",
     "machine/read-only": "The output folder cannot be written.",
+    "machine/folder-gone": "The run folder was removed, renamed or replaced while the run wrote into it.",
     "machine/no-access": "A data file or folder exists, and this user may not read it.",
     "machine/disk-full": "The disk is full, or too full for what the run will write.",
     "machine/missing-package": "An optional package is needed for this and is not installed.",
@@ -108,7 +112,7 @@ CODES: dict[str, str] = {
     "machine/out-of-time": "The run would take longer than `budget.time` allows.",
     # diverged (exit 6)
     "train/diverged": "Steps had a loss or gradient that is not finite, or a loss that jumps, more often than "
-    "`guard.limit` allows.",
+    "`guard.limit` allows; or what was trained gives logits that are not finite.",
     # other processes of the run (exit 8)
     "worker/lost": "A process of the run died, failed, or cannot be reached. The others stopped.",
     "worker/hung": "A process of the run is there and makes no progress. All were stopped, and their stacks written.",

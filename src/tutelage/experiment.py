@@ -125,7 +125,7 @@ class Experiment(Beginning):
         self.screen.say(f"train   {trained:,} parameters, {total:,} steps of {options.global_batch_size} examples")
         learning.go_on()
         learning.run()
-        step = learning.take_best()
+        step = learning.take_exported()
         self.token_budget = learning.token_budget
         learning.optimizer.zero_grad()  # What is measured next needs no gradients.
         if shards is not None:
@@ -177,7 +177,7 @@ class Experiment(Beginning):
             "ledger": {key: ledger[key] for key in ("rows", "trained", "heldout", "dropped")},
             **answer(base, tuned, self.measure, course, done=made["steps"], rule=self.recipe.export.step),
             **made,
-            "peak_memory_bytes": peak_memory_bytes(forward.device),
+            "peak_memory_bytes": max(peak_memory_bytes(forward.device), made["peak_memory_bytes"]),
             "seconds": time.perf_counter() - self.started,
             "sessions": len(self.lineage.sessions) + 1,
             "model": saved,

@@ -97,6 +97,15 @@ def _is_inside(error: Exception, folder: Path) -> bool:
     return bool(named) and Path(str(named)).is_relative_to(folder)
 
 
+def ends_whole(path: Path) -> bool:
+    """Whether the last line of a file has its end; True of a file that is empty or not there."""
+    if not path.is_file() or not path.stat().st_size:
+        return True
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
 def _size(count: int) -> str:
     return f"{count:,} bytes" if count < 100_000 else f"{count / 1e6:,.2f} MB"
 
@@ -179,6 +188,14 @@ def sha256(path: Path) -> str:
     """Of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_all(folder: Path, paths: Iterable[Path]) -> str:
+    """Of the content and the names of files below a folder, in the order of their names."""
+    whole = hashlib.sha256()
+    for path in sorted(paths):
+        whole.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes())
+    return whole.hexdigest()
 
 
 def as_json(value: Any) -> str:

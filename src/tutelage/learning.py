@@ -94,14 +94,14 @@ class Learning:
             parameters,
             optimizer,
             keep=recipe.checkpoint.keep,
+            named=recipe.export.named,
             wait_seconds=recipe.checkpoint.wait,
             say=screen.say,
             before_commit=folder.sync_journals,
             ranks=ranks,
             shards=shards,
         )
-        guard = Guard(recipe.guard, go_on_from=saver.where)
-        course = measurements.course(prepared, until)
+        guard, course = Guard(recipe.guard, go_on_from=saver.where), measurements.course(prepared, until)
         parts = (prepared, folder, screen, measure, forward, parameters, optimizer, guard, course, saver, ranks, shards)
         return Learning(*parts)
 
@@ -199,33 +199,35 @@ class Learning:
             stop = self._stop()
         # A save that a signal asked for came before the measurement; it is made again with it.
         told = open_ and not self.course.asks_for(step)
-        due = step % options.every == 0 or step in self.course.points or paused or step == self.prepared.steps
+        due = step % options.every == 0 or paused or self.course.saves(step)
         first = step == 0 and self.guard.goes_back
         if (self.kept != step or told) and (first or (step > 0 and (due or stop))):
             self._save(step)
-        if stop:
+        if stop or paused:
             self.saver.finish()
             names = self.ranks.gather(SIGNALS.requested)
-            raise StopRequested(next(name for name in names if name is not None))
-        if paused:
-            self.saver.finish()
-            raise StopRequested(f"--until {self.course.until}")
+            raise StopRequested(next((name for name in names if name), f"--until {self.course.until}"))
         if not self.ended and self.course.in_vain(step):
             self.ended = True
             self.screen.say(f"stop    after step {step:,} of {self.prepared.steps:,}: {self.course.reason}")
 
-    def take_best(self) -> int:
-        """Stand at the step whose weights are exported: an earlier one where that is clearly better; its number."""
-        best = self.course.better_than(self.done)
-        if best is None or self.prepared.recipe.export.step == "last":
-            return self.done
-        if self.saver.restored(self.ranks.only_first(partial(self.saver.of_step, best))) is None:
-            self.screen.say(
-                f"note    step {best} has the lowest held-out loss, but its checkpoint is not there any more"
-            )
-            return self.done
-        self.screen.say(f"best    step {best:,} has the lowest held-out loss, and is exported")
-        return best
+    def take_exported(self) -> int:
+        """Stand at the step whose weights are exported; its number.
+
+        Raises:
+            ModelError: checkpoint/not-kept, where the recipe names it.
+        """
+        step, named = self.course.exported(self.done), self.prepared.recipe.export.named
+        if step == self.done:
+            return step
+        why = "is the step that export.step names" if named else "has the lowest held-out loss of all steps"
+        if self.saver.restored(self.ranks.only_first(partial(self.saver.of_step, step))) is not None:
+            self.screen.say(f"export  step {step:,} {why}")
+            return step
+        if named:
+            raise self.saver.checkpoints.not_kept(named)
+        self.screen.say(f"note    step {step:,} {why}, but its checkpoint is not there any more")
+        return self.done
 
     def _stop(self) -> bool:
         """Whether the run was asked to stop, on any process.
@@ -279,6 +281,7 @@ class Learning:
         advance(self.done - was)
         self.screen.say(
             f"note    step {back.step} is not sound ({back}); back to step {self.done}, and its rows are passed over"
+            f"{back.rows and ': '}{back.rows}"
         )
 
     def _restore(self, *, healthy: bool = False) -> bool:

@@ -12,13 +12,16 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tutelage import config, files
 from tutelage.config import Resolved
 from tutelage.config.names import general, join
+from tutelage.data.encode import clock
 from tutelage.errors import DataError, ModelError, Problem, RecipeError, TutelageError
 from tutelage.prepared import Prepared
 from tutelage.recipe import Recipe
@@ -26,7 +29,18 @@ from tutelage.recipe.resume import MEANINGS
 from tutelage.runs import Run
 
 FILE = "run.json"
-MATTERS = ("processes", "threads", "torch", "device", "kernels", "attention", "python", "transformers", "tutelage")
+MATTERS = (
+    "processes",
+    "threads",
+    "torch",
+    "device",
+    "kernels",
+    "attention",
+    "python",
+    "transformers",
+    "tutelage",
+    "code",
+)
 """Of the environment, what may change how sums are rounded."""
 
 
@@ -42,16 +56,29 @@ class Lineage:
     changes: list[str] = field(default_factory=list)
     other_rows: bool = False
     """Whether the run goes on with other rows than before, so that nothing measured on them can be compared."""
+    begun: str = field(default_factory=lambda: datetime.now().isoformat())
+    """When, in local time: what a chat template that writes the date writes for as long as the run lasts."""
 
     @staticmethod
     def new() -> Lineage:
         """Of a run that begins."""
         return Lineage(secrets.token_hex(8))
 
+    @staticmethod
+    def of(known: Mapping[str, Any]) -> Lineage:
+        """Of a run that goes on, from its `run.json`."""
+        lineage = Lineage(str(known["run"]), known["begun_with"], known["sessions"])
+        lineage.begun = known.get("begun", lineage.begun)
+        return lineage
+
     @property
     def resumed(self) -> bool:
         """Whether the run was begun by an earlier process."""
         return self.begun_with is not None
+
+    def clock(self) -> AbstractContextManager[None]:
+        """While this holds, chat templates write the date of the run's beginning."""
+        return clock.at(datetime.fromisoformat(self.begun))
 
     def refuse_other_content(self, prepared: Prepared, *, allow_data_change: bool = False) -> None:
         """Make sure that rows and model are those that the run was begun with.
@@ -98,7 +125,8 @@ class Lineage:
             "environment": {name: environment.get(name) for name in MATTERS},
         }
         begun_with = self.begun_with or describe(prepared)
-        folder.write_json(FILE, {"run": self.run, "begun_with": begun_with, "sessions": [*self.sessions, session]})
+        said = {"run": self.run, "begun": self.begun, "begun_with": begun_with}
+        folder.write_json(FILE, {**said, "sessions": [*self.sessions, session]})
 
 
 def begin(folder: Run, resolved: Resolved, *, resume: bool) -> tuple[Lineage, Resolved]:
@@ -116,11 +144,11 @@ def begin(folder: Run, resolved: Resolved, *, resume: bool) -> tuple[Lineage, Re
     if known is None:
         folder.refuse_if_taken()
     if not (folder.folder / "recipe.yaml").is_file():  # Broken off before anything else was written.
-        return Lineage(str(known["run"]), known["begun_with"], known["sessions"]), resolved
+        return Lineage.of(known), resolved
     before = config.load(folder.folder / "recipe.yaml")
     origins = folder.read_json("origins.json") or {}
     recipe = _with_planned(before.recipe, origins, resolved)
-    lineage = Lineage(str(known["run"]), known["begun_with"], known["sessions"])
+    lineage = Lineage.of(known)
     lineage.changes = _compare_recipes(before.recipe, recipe.recipe)
     return lineage, recipe
 
@@ -162,7 +190,7 @@ def _describe_rows(prepared: Prepared) -> dict[str, Any]:
         "encoded rows": dataset.store.digest(),
         **({"weights of single rows": adjusted} if (adjusted := dataset.selection.adjusted.digest()) else {}),
         **({"general text": general} if (general := general_digest(prepared.recipe)) else {}),
-        **({"tasks": tasks} if (tasks := tasks_digest(prepared.recipe)) else {}),
+        **({"tasks": tasks} if (tasks := tasks_digest(prepared)) else {}),
         "trained examples": hashlib.sha256(prepared.training.at(0).tobytes()).hexdigest(),
         "held-out examples": hashlib.sha256(prepared.heldout.indices.tobytes()).hexdigest(),
     }
@@ -175,11 +203,9 @@ def general_digest(recipe: Recipe) -> str | None:
     return hashlib.sha256("\n".join(known).encode()).hexdigest() if known else None
 
 
-def tasks_digest(recipe: Recipe) -> str | None:
+def tasks_digest(prepared: Prepared) -> str | None:
     """Of the tasks that the run is asked, with their rows; None without any."""
-    from tutelage.evaluate.asking import chosen
-
-    made = [errand.digest() for errand in chosen(recipe.evaluate.tasks)]
+    made = [errand.digest() for errand in prepared.tasks]
     return hashlib.sha256("\n".join(made).encode()).hexdigest() if made else None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tutelage.evaluate.anatomy import anatomy
-from tutelage.evaluate.asking import chosen
 from tutelage.evaluate.canaries import Planted
 from tutelage.evaluate.course import Course
 from tutelage.evaluate.general import load
@@ -19,7 +18,8 @@ def course(prepared: Prepared, until: int | None = None) -> Course:
     """When the run is measured, the last step included; with `until` also there."""
     options, heldout, steps = prepared.recipe.evaluate, prepared.heldout, prepared.steps
     points = evaluation_points(steps, options.points) | {steps} if heldout else set()
-    return Course(heldout, prepared.dataset.rows_of(heldout), options, steps, points, until)
+    export = prepared.recipe.export
+    return Course(heldout, prepared.dataset.rows_of(heldout), options, steps, points, until, export)
 
 
 def measure(prepared: Prepared, folder: Run, screen: Screen, ranks: Ranks) -> Measure:
@@ -47,6 +47,6 @@ def measure(prepared: Prepared, folder: Run, screen: Screen, ranks: Ranks) -> Me
         ranks,
         anatomy(dataset, prepared.heldout, encoder.tokenizer),
         load(options.general, encoder, max_length=prepared.recipe.data.max_length) if options.drift else None,
-        chosen(options.tasks),
+        prepared.tasks,
         planted,
     )

@@ -19,6 +19,8 @@ from tutelage.recipe import Recipe
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from tutelage.tasks.errand import Errand
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -55,6 +57,13 @@ class Prepared:
     def heldout(self) -> Examples:
         """What is measured on."""
         return self.dataset.examples("heldout", self.recipe.evaluate.examples)
+
+    @cached_property
+    def tasks(self) -> list[Errand]:
+        """The tasks that are asked before and after, with their rows."""
+        from tutelage.evaluate.asking import chosen
+
+        return chosen(self.recipe.evaluate.tasks)
 
     @property
     def epochs(self) -> int | None:

@@ -63,7 +63,8 @@ class Run:
         """Inside, no other process writes here. A folder that is still empty afterwards is removed.
 
         Raises:
-            MachineError: machine/run-in-use, at once, naming the other process; machine/read-only.
+            MachineError: machine/run-in-use, at once, naming the other process; machine/read-only;
+                machine/folder-gone, whatever failed inside, when the folder is not there any more.
         """
         missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         self.create()
@@ -75,8 +76,16 @@ class Run:
                 lock.acquire(timeout=0.5, poll_interval=0.05)  # `runs list` looks at locks for a moment.
             except Timeout:
                 raise self._in_use() from None
+        here = self._place()
         try:
             yield
+        except Exception as error:
+            if self._place() == here:
+                raise
+            raise self._gone(next(iter(str(error).splitlines()), type(error).__name__)) from error
+        else:
+            if self._place() != here:
+                raise self._gone("another folder stands in its place" if self.folder.is_dir() else "nothing is there")
         finally:
             with contextlib.suppress(OSError):  # The folder may have become another's, or read-only.
                 (self.folder / HOLDER).unlink(missing_ok=True)
@@ -227,35 +236,25 @@ class Run:
             )
         )
 
+    def _place(self) -> tuple[int, int] | None:
+        """What tells the folder from another of its name, which some library may have made."""
+        try:
+            found = self.folder.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
-class Onlooker(Run):
-    """A run folder as a process sees it that does not write there: another one of the run does."""
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Nothing."""
-        yield
-
-    def claim(self) -> None:
-        """Nothing."""
-
-    def create(self) -> None:
-        """Nothing."""
-
-    def write_text(self, name: str, text: str) -> None:
-        """Nothing."""
-
-    def append(self, name: str, values: Iterable[Any]) -> None:
-        """Nothing."""
-
-    def forget(self, name: str) -> None:
-        """Nothing."""
-
-    def sync_journals(self) -> None:
-        """Nothing."""
-
-    def cut_back(self, step: int, journals: Sequence[str] = JOURNALS) -> None:
-        """Nothing."""
+    def _gone(self, found: str) -> MachineError:
+        return MachineError(
+            Problem(
+                "machine/folder-gone",
+                "the run folder is not there any more",
+                where=str(self.folder),
+                found=found,
+                why="somebody removed, renamed or replaced it while the run wrote into it",
+                fix="put it back where it was and `--resume`, or begin the run again",
+            )
+        )
 
 
 def _end_of(journal: BinaryIO, step: int) -> int:
@@ -278,9 +277,9 @@ def _end_of(journal: BinaryIO, step: int) -> int:
 def summary(run: Run) -> dict[str, Any]:
     """What the steps of a run add up to, whatever processes made them."""
     counted = ("seconds", "skipped", "tokens", "supervised_tokens")
-    sums, steps = dict.fromkeys(counted, 0.0), 0
+    sums, steps, peak = dict.fromkeys(counted, 0.0), 0, 0
     for line in run.read_lines("metrics.jsonl", whole=False):
-        steps += 1
+        steps, peak = steps + 1, max(peak, line["peak_memory_bytes"])
         for name in counted:
             sums[name] += line[name]
     seconds = sums["seconds"]
@@ -290,4 +289,5 @@ def summary(run: Run) -> dict[str, Any]:
         "tokens_per_second": sums["tokens"] / seconds if seconds else None,
         "supervised_tokens_per_second": sums["supervised_tokens"] / seconds if seconds else None,
         "training_seconds": seconds,
+        "peak_memory_bytes": peak,
     }

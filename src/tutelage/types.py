@@ -6,7 +6,7 @@ path -> Record -> Conversation | Completion | Document -> Example
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,16 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
+
+
+def by_file(rows: Iterable[Origin], most: int = 64) -> str:
+    """At most so many rows in words, each file named once."""
+    rows = list(rows)
+    lines: dict[str, list[int]] = {}
+    for row in rows[:most]:
+        lines.setdefault(row.file, []).append(row.line)
+    named = "; ".join(f"{file}:{', '.join(map(str, numbers))}" for file, numbers in lines.items())
+    return named + (f" and {len(rows) - most:,} more" if len(rows) > most else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,8 @@ class Conversation:
     """The parts of the last user message, where the row gives them; other renderings put them together otherwise."""
     references: tuple[str, ...] = ()
     """Other answers to the last prompt that are right as well; never trained, taken by scorers."""
+    task: str = ""
+    """What kind of demonstration it is, where the row says so in a column `task`; the held-out loss is told by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +96,7 @@ class Completion:
     prompt: str
     completion: str
     weight: float = 1.0
+    task: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +106,7 @@ class Document:
     origin: Origin
     text: str
     weight: float = 1.0
+    task: str = ""
 
 
 Demonstration = Conversation | Completion | Document

@@ -10,14 +10,12 @@ with outcome("F1", "kill -9", "lora") as found  a line of the matrix; see outcom
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,13 +26,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jobs
-from warm import HERE, KILLED, PATIENCE, Ended, Hook, Trial, Zygote
 
 import tinyruns
 from tutelage import files
 from tutelage.runs import JOURNALS
+from warm import HERE, KILLED, PATIENCE, Ended, Hook, Trial, Zygote, place, zygote
 
-__all__ = ["HERE", "KILLED", "PATIENCE", "Ended", "Hook", "Job", "Trial", "Zygote"]
+__all__ = ["HERE", "KILLED", "PATIENCE", "Ended", "Hook", "Job", "Trial", "Zygote", "place", "zygote"]
 
 LONG = os.environ.get("TUTELAGE_FAULTS") == "long"
 """Whether the counts are those of the long suite."""
@@ -160,22 +158,6 @@ def together(trials: Sequence[Callable[[], T]]) -> list[T]:
     """What each gives; two are made at a time, and the first failure is raised when all have ended."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return [future.result() for future in [pool.submit(trial) for trial in trials]]
-
-
-@functools.cache
-def place() -> Path:
-    """A folder for what all fault tests of this session share; it goes with the session."""
-    folder = Path(tempfile.mkdtemp(prefix="tutelage-faults-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-@functools.cache
-def zygote() -> Zygote:
-    """The warm process of this session, with a cache of its own."""
-    warm = Zygote(place() / "zygote", TUTELAGE_CACHE=str(place() / "cache"))
-    atexit.register(warm.close)
-    return warm
 
 
 @functools.cache

@@ -24,6 +24,11 @@ def prove_here() -> None:
     parity.subprocess = SimpleNamespace(run=run)  # type: ignore[assignment]
 
 
+def with_variables(**named: str) -> None:
+    """Have these in the environment, and so in that of what this process starts."""
+    os.environ.update(named)
+
+
 def end_after(step: int) -> None:
     """End without warning once a step is noted and what was begun is committed; exit code 9."""
     from tutelage.learning import Learning

@@ -74,12 +74,12 @@ def page(results: list[dict[str, Any]], notes: list[str]) -> str:
     lines = [
         "# Reliability: what was broken, and what held",
         "",
-        "Made by `make faults`, which breaks real runs and compares what they leave with an unbroken one, byte for "
-        "byte. Do not edit.",
+        "Made from what `make faults` records: real runs are broken, and what they leave is compared with an unbroken "
+        "one, byte for byte. Do not edit.",
         "",
         f"{trials:,} trials, {passed:,} passed; {_hours(sum(one['seconds'] for one in results))}.",
         "",
-        *(f"- {line}" for line in [*made_with(), *notes]),
+        *(f"- {line}" for line in [*made_with(), *(notes or ["command: `make faults`"])]),
         "",
         "## The run",
         "",
@@ -121,7 +121,6 @@ def made_with() -> list[str]:
         f"commit: {commit()}",
         f"machine: {platform.system()} {platform.machine()}, {cores} cores, {memory:.0f} GiB, one thread a process",
         f"Python {platform.python_version()}, torch {torch.__version__}",
-        "command: `make faults`",
     ]
 
 

@@ -19,7 +19,7 @@ from harness import KILLED, Job, command_line, count, job, together, whole_lines
 from outcomes import outcome
 
 LONG_COUNTS = {"full": 200, "lora": 100}
-"""Runs with several processes have their own count, where they are tested."""
+"""Runs of two processes are killed in test_two_processes.py."""
 SEVERAL = 4
 """Every how many trials a run is killed two to five times."""
 

@@ -6,6 +6,7 @@ operation are made up by hypothesis. After each operation the folder is what a p
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from operations import Operation, watching
 from outcomes import outcome
+from savings import Small
 
+from tutelage import files
 from tutelage.checkpoints import Broken, Checkpoints, read, verify
 
 RUN = "0123456789abcdef"
@@ -131,6 +134,26 @@ def test_ties_and_measurements_that_failed(tmp_path):
         checkpoints.retain(1)
     with outcome("F24", "equal losses, losses that were not measured, keep=1") as found, found.trial():
         assert [one.step for one in checkpoints.all()] == [25, 20, 10]
+
+
+def test_one_that_cannot_be_read_does_not_take_the_place_of_the_newest_that_verifies(tmp_path, monkeypatch):
+    """Of two newer ones the disk says that it cannot read them; tomorrow it may; the third must stay."""
+    Small(tmp_path / "run", keep=9).go(20, 5)
+    sha256 = files.sha256
+
+    def unreadable(path: Path) -> str:
+        if path.parent.name in ("step-00000015", "step-00000020"):
+            raise OSError(errno.EIO, "the disk says no", str(path))
+        return sha256(path)
+
+    monkeypatch.setattr(files, "sha256", unreadable)
+    with outcome("F24", "newer ones that cannot be read, and keep=1") as found, found.trial():
+        saver = Small(tmp_path / "run", keep=1).saver
+        newest = saver.newest()
+        assert newest is not None
+        assert newest.step == 10
+        assert newest.folder.is_dir()
+        assert [one.step for one in saver.checkpoints.all()] == [20, 10]
 
 
 def test_a_damaged_one_does_not_count_as_the_best(tmp_path):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import tinyruns
 from tutelage import commands
-from tutelage.errors import StoppedError
+from tutelage.errors import ModelError, RecipeError, StoppedError
 from tutelage.runs import Run
 
 OVERCONFIDENT: dict[str, Any] = {
@@ -78,6 +78,72 @@ def test_the_last_step_is_exported_where_the_recipe_says_so(recipe: dict[str, An
     again = commands.train(recipe, resume=True)
     assert again["best"]["exported"], "another rule exports again"
     assert again["heldout"]["tuned_nll"] == pytest.approx(measured[result["best"]["step"]], abs=1e-12)
+
+
+def test_the_step_that_is_named_is_exported(recipe: dict[str, Any], workdir: Path) -> None:
+    """Given from the beginning it is saved and kept; given later, it must have been kept."""
+    said: list[str] = []
+    result = commands.train(recipe, ["export.step=7"], tinyruns.Listening(said))
+    assert "export  step 7 is the step that export.step names" in said
+    assert result["steps"] == 24
+    assert "and step 7 is exported" in result["best"]["sentence"]
+    assert result["best"]["sentence"] in result["verdict"]["sentence"]
+    assert result["exported_step"] == 7
+    kept = {one.step: one for one in Run(workdir / "run").checkpoints.all()}
+    assert set(kept) == {7, result["best"]["step"], 24}
+    assert {one["step"] for one in result["frontier"] if one["kept"]} == {result["best"]["step"], 24}
+    trained, saved = load_file(kept[7].folder / "model.safetensors"), load_file(workdir / "run/model/model.safetensors")
+    assert all(torch.equal(saved[name], trained[name]) for name in trained.keys() & saved.keys())
+    assert trained.keys() & saved.keys()
+    again = commands.train(recipe, ["export.step=7"], resume=True)
+    assert json.dumps(again) == json.dumps(result), "and then it is done"
+    before = (workdir / "run" / "result.json").read_bytes()
+    with pytest.raises(ModelError) as error:
+        commands.train(recipe, ["export.step=8"], resume=True)
+    assert error.value.code == "checkpoint/not-kept"
+    assert error.value.problems[0].found == f"checkpoints of the steps 7, {result['best']['step']}, 24"
+    with pytest.raises(RecipeError) as late:
+        commands.train(recipe, ["export.step=25"], resume=True)
+    assert late.value.code == "recipe/conflict"
+    assert (workdir / "run" / "result.json").read_bytes() == before
+    best = commands.train(recipe, [f"export.step={result['best']['step']}"], resume=True)
+    assert best["best"]["exported"]
+
+
+def test_a_step_that_is_named_is_reached_before_patience_ends_the_run(recipe: dict[str, Any], workdir: Path) -> None:
+    early = commands.train({**recipe, "output": str(workdir / "early")}, ["evaluate.patience=2"])["steps"]
+    result = commands.train(recipe, ["evaluate.patience=2", "export.step=23"])
+    assert early < 23
+    assert result["steps"] == 24
+    with pytest.raises(RecipeError) as late:
+        commands.check({**recipe, "output": str(workdir / "late")}, ["export.step=25"])
+    assert late.value.problems[0].found == "step 25 of 24"
+
+
+def test_a_named_step_whose_checkpoint_breaks_before_the_end_is_said(
+    recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tutelage.checkpoints import Checkpoints
+
+    monkeypatch.setattr(Checkpoints, "of_step", lambda self, step, run: None)
+    with pytest.raises(ModelError) as error:
+        commands.train(recipe, ["export.step=7"])
+    assert error.value.code == "checkpoint/not-kept"
+    monkeypatch.undo()
+    assert commands.train(recipe, ["export.step=last"], resume=True)["steps"] == 24
+
+
+def test_a_run_that_is_done_is_merged_where_that_is_asked_for_later(recipe: dict[str, Any], workdir: Path) -> None:
+    lora = [*("model.adapter.kind=lora", "train.steps=2", "evaluate.points=0"), "evaluate.drift=false"]
+    first = commands.train(recipe, lora)
+    adapter = (workdir / "run/model/adapter_model.safetensors").read_bytes()
+    assert not (workdir / "run" / "merged").exists()
+    again = commands.train(recipe, [*lora, "export.merged=true"], resume=True)
+    assert again["model"]["merged_logit_difference"] < 1e-4
+    assert (workdir / "run" / "merged" / "model.safetensors").is_file()
+    assert (workdir / "run/model/adapter_model.safetensors").read_bytes() == adapter
+    assert again["heldout"] == first["heldout"]
+    assert again == commands.train(recipe, [*lora, "export.merged=true"], resume=True), "and then it is done"
 
 
 def test_patience_ends_a_run_and_the_end_is_kept(recipe: dict[str, Any], workdir: Path) -> None:

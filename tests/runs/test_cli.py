@@ -227,3 +227,14 @@ def test_an_interrupt_is_no_traceback(recipe, monkeypatch):
     assert outcome.code == 128 + signal.SIGINT
     assert outcome.err.rstrip().endswith("interrupted")
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(("local", "says"), [("0", True), ("1", False)])
+def test_of_several_processes_of_a_machine_one_says_what_is_wrong_with_the_recipe(workdir, monkeypatch, local, says):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", local)
+    recipe = tinyruns.write_recipe(workdir / "recipe.yaml", {"tarin": {}})
+    outcome = tinyruns.tutelage("train", recipe)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert ("did you mean `train`" in outcome.err) == says
+    assert bool(outcome.err) == says

@@ -209,14 +209,19 @@ def test_a_served_model_is_asked_for_what_is_missing(colours, workdir):
             assert len(lines(workdir / "evaluations" / "served")) == 29
             server.refuses = ""
             del server.asked[:]
-            outcome = tinyruns.tutelage(*command, "--json")
+            prices = ("--prompt-price", "2", "--completion-price", "1e5")
+            outcome = tinyruns.tutelage(*command, *prices, "--json")
             assert outcome.code == 0, outcome.err
             assert server.asked == ["Colour 107?"]
+            told = tinyruns.tutelage(*command, *prices)
         finally:
             server.shutdown()
     (summary,) = json.loads(outcome.out)
     assert (summary["n"], summary["mean"], summary["status"]) == (30, 1.0, "done")
-    assert (summary["tokens"], summary["usage"]["requests"]) == (60, 30)
+    usage = summary["usage"]
+    assert (summary["tokens"], usage["requests"]) == (60, 30)
+    assert summary["cost"] == pytest.approx((usage["prompt_tokens"] * 2 + 60 * 1e5) / 1e6)
+    assert f"tokens  colours: {usage['prompt_tokens']:,} read, 60 written, cost 6.0" in told.out
     assert summary["health"]["stopped"] == 1.0
 
 

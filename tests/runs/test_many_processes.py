@@ -120,7 +120,7 @@ def test_the_number_of_processes_changes_nothing(
         assert all(path.endswith((".safetensors", ".json")) for path in files)
 
 
-def test_a_divided_run_goes_on_by_itself_and_divided_again(make: Callable[..., Path], rows: Path) -> None:
+def test_a_divided_run_goes_on_by_itself_and_divided_again(make: Callable[..., Path], tmp_path: Path) -> None:
     """2 -> 1 -> 2 processes, each from the checkpoint of the one before."""
     unbroken, moved = make("unbroken", parallel="sharded"), make("moved", parallel="sharded")
     _run(2, unbroken)
@@ -133,6 +133,11 @@ def test_a_divided_run_goes_on_by_itself_and_divided_again(make: Callable[..., P
     _break_off(moved, 4)
     assert "resume  after step 4 of 7" in _run(2, moved, "--resume")[0]
     _agree(unbroken, moved)
+    # A finished run is not given as if it were of other rows.
+    other = tinyruns.write_rows(tmp_path / "other.jsonl", tinyruns.demonstrations(44))
+    with launching.train(2, moved, "--resume", f"data.train=[{{path: {other}}}]") as launched:
+        assert launched.wait(60)[0] == 3, launched.said(0)
+        assert "error[data/changed]" in launched.said(0)
 
 
 def test_a_killed_process_is_named_and_the_launcher_loses_nothing(make: Callable[..., Path]) -> None:
@@ -143,7 +148,7 @@ def test_a_killed_process_is_named_and_the_launcher_loses_nothing(make: Callable
             before = len(_lines(broken))
             launching.wait_for(lambda before=before: len(_lines(broken)) >= before + 12, 120)
             killed = launched.send(rank)
-            assert launched.processes[1 - rank].wait(30) == 8, launched.said(1 - rank)
+            assert launched.wait_for(1 - rank, 30) == 8, launched.said(1 - rank)
             assert time.monotonic() - killed <= 10
             assert f"error[worker/lost]: rank {rank} is lost" in launched.said(1 - rank)
     # The last start is the real launcher's.
@@ -166,6 +171,19 @@ def test_a_killed_process_is_named_and_the_launcher_loses_nothing(make: Callable
     assert all(torch.equal(weights[name], tensor) for name, tensor in _weights(unbroken).items())
 
 
+def test_what_one_process_alone_computes_wrong_is_left_out_by_all(make: Callable[..., Path], tmp_path: Path) -> None:
+    recipe = make("wrong", steps=4)
+    breaks = {"kind": "loss", "at": [3], "told": str(tmp_path / "told.jsonl")}
+    with launching.train(2, recipe, hooks={1: [("injections:breaking", breaks)]}) as launched:
+        assert launched.wait(120) == [0, 0], launched.said(0) + launched.said(1)
+        said = launched.said(0)
+    assert [line["skipped"] for line in _lines(recipe)] == [False, False, True, False]
+    # The process computed some of the batch's rows, and it is they that are named first.
+    rows = _lines(recipe)[2]["unsound"]
+    assert "rows.jsonl:" in rows.partition("(whose loss is not finite)")[0]
+    assert f"note    step 3 skipped: loss nan, gradient nan; its rows are {rows}" in said
+
+
 def test_a_signal_to_one_process_stops_all_after_the_same_step(make: Callable[..., Path]) -> None:
     recipe = make("stopped", steps=3000, every=1000)
     with launching.train(2, recipe) as launched:
@@ -182,7 +200,7 @@ def test_a_stopped_process_is_named_as_one_that_hangs(make: Callable[..., Path])
     with launching.train(2, recipe) as launched:
         launching.wait_for(lambda: len(_lines(recipe)) >= 20, 120)
         stopped = launched.send(1, signal.SIGSTOP)
-        assert launched.processes[0].wait(60) == 8, launched.said(0)
+        assert launched.wait_for(0, 60) == 8, launched.said(0)
         assert 25 < time.monotonic() - stopped < 45
         said = launched.said(0)
     assert "error[worker/hung]: rank 1 hangs" in said

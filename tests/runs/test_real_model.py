@@ -26,7 +26,7 @@ def run(real_model, tmp_path_factory):
         "model": {"path": real_model, "adapter": {"kind": "full"}},
         "data": {"train": [{"path": str(train)}], "heldout": {"path": str(test)}, "max_length": 256},
         "train": {"global_batch_size": 4, "learning_rate": 2e-4},
-        "evaluate": {"samples": 2, "max_new_tokens": 8, "points": 0, "knowledge": 4},
+        "evaluate": {"samples": 2, "max_new_tokens": 8, "points": 0, "knowledge": 4, "drift": False},
         "output": str(folder / "run"),
     }
     return folder / "run", commands.train(recipe)

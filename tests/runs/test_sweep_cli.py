@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyruns import demonstrations, process, recipe, tutelage, write_recipe, write_rows
+from tinyruns import demonstrations, process, prove_here, recipe, tutelage, write_recipe, write_rows
 from tutelage.history.record import Record
 
 STEPS = 200
@@ -45,7 +45,7 @@ def test_what_is_wrong_is_said_before_anything_runs(file, arguments, said):
     assert not (file.parent / "runs").exists()
 
 
-def test_a_sweep_that_is_stopped_goes_on_and_names_the_best(file):
+def test_a_sweep_that_is_stopped_goes_on_and_names_the_best(file, monkeypatch):
     arguments = ["sweep", str(file), "train.learning_rate=1e-3,1e-6", "--halving", "2", "--json"]
     folder = file.parent / "runs" / "sweep-orders"
     first = folder / "01-learning-rate-1e-3"
@@ -93,7 +93,8 @@ def test_a_sweep_that_is_stopped_goes_on_and_names_the_best(file):
 
     # What was stopped twice on its way is the run that it would have been alone.
     alone = file.parent / "runs" / "alone"
-    assert process("train", file, "train.learning_rate=1e-3", f"output={alone}").code == 0
+    prove_here(monkeypatch)
+    assert tutelage("train", file, "train.learning_rate=1e-3", f"output={alone}").code == 0
     for name, keys in (("metrics.jsonl", ("step", "loss", "learning_rate", "grad_norm")), ("heldout.jsonl", ("sums",))):
         mine, theirs = (
             [[line[key] for key in keys] for line in Record(run).lines(name) if line.get("model") in LASTING]

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import tinyruns
+from brokentracker import broken_tracker
 from tutelage import commands, track
 from tutelage.recipe import TrackOptions
 
@@ -26,50 +27,6 @@ PATIENCE = 240.0
 """Seconds that a follower may need on a busy machine: it runs at the lowest priority."""
 
 TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
-
-FAKE = '''
-"""Stands in for `wandb`: keeps what it is told in a file, and breaks as the variable FAULT says."""
-import json, os, time
-from pathlib import Path
-
-class Settings:
-    model_fields = {}
-
-class Run:
-    offline = False
-
-    def __init__(self):
-        self.file = Path(os.environ["FAKE_SERVER"])
-        self.summary = {}
-        for line in self.file.read_text().splitlines() if self.file.exists() else ():
-            self.summary.update(json.loads(line))
-
-    def define_metric(self, *names, **more):
-        pass
-
-    def log(self, row):
-        fault("log")
-        with self.file.open("a") as file:
-            file.write(json.dumps(row) + "\\n")
-
-    def finish(self, exit_code):
-        fault("finish")
-
-def fault(where):
-    what, _, place = os.environ.get("FAULT", "").partition(" in ")
-    if place == where:
-        Path(os.environ["FAKE_SERVER"] + ".reached").touch()
-        if what == "raises":
-            raise RuntimeError("the tracker is broken")
-        time.sleep(60)
-
-def init(**options):
-    fault("init")
-    return Run()
-
-def teardown(exit_code):
-    raise RuntimeError("this is broken, too")
-'''
 
 READ = {
     "tensorboard": """
@@ -185,16 +142,11 @@ def _local(tmp_path, monkeypatch):
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
     """`fake("raises in log")` puts a package in the place of `wandb` that does so; what it was told so far."""
-    package = tmp_path / "fake" / "wandb"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(FAKE)
-    server = tmp_path / "server.jsonl"
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))
-    monkeypatch.setenv("FAKE_SERVER", str(server))
 
     def breaks(fault: str) -> Path:
-        monkeypatch.setenv("FAULT", fault)
-        return server
+        for name, value in broken_tracker(tmp_path, fault).items():
+            monkeypatch.setenv(name, value)
+        return tmp_path / "server.jsonl"
 
     return breaks
 

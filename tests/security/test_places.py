@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tinyruns
 from tutelage import config
 from tutelage.errors import MachineError, RecipeError
 from tutelage.models import hub
@@ -150,3 +152,28 @@ def test_a_link_in_a_run_folder_leads_nothing_out_of_it(tmp_path):
     assert outside.read_text() == "mine"
     assert not (run.folder / "recipe.yaml").is_symlink()
     assert (run.folder / "recipe.yaml").read_text() == "output: run\n"
+
+
+HOSTILE = "-rf --help $(touch ran); `touch ran` \"'&"
+
+
+def test_names_that_a_shell_would_run_are_names(tmp_path, tiny_model, monkeypatch):
+    """Of the model, the rows and the run: also where other processes are given them, to prove a save and to track."""
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_model("llama"), tmp_path / f"{HOSTILE} model")
+    tinyruns.write_rows(tmp_path / f"{HOSTILE}.jsonl", tinyruns.demonstrations())
+    values = tinyruns.recipe(
+        Path(f"{HOSTILE} model"),
+        Path(f"{HOSTILE}.jsonl"),
+        Path(f"{HOSTILE} run"),
+        track={"to": ["tensorboard"], "project": HOSTILE},
+    )
+    recipe = tinyruns.write_recipe(Path("recipe.yaml"), values)
+    done = tinyruns.process("train", recipe, folder=tmp_path)
+    assert done.code == 0, done.err
+    again = tinyruns.process("runs", "verify", f"./{HOSTILE} run", folder=tmp_path)
+    assert again.code == 0, again.err
+    expected = {"recipe.yaml", f"{HOSTILE} model", f"{HOSTILE}.jsonl", f"{HOSTILE} run"}
+    assert expected <= {path.name for path in tmp_path.iterdir()}
+    assert not list(tmp_path.rglob("ran"))

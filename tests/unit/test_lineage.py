@@ -142,7 +142,7 @@ def test_more_steps_are_allowed_and_recorded(begun):
 
 
 @pytest.mark.parametrize(
-    "override", ["checkpoint.every=1", "checkpoint.keep=9", "train.token_budget=64", "evaluate.points=0"]
+    "override", ["checkpoint.every=1", "checkpoint.keep=9", "train.token_budget=64", "track.project=other"]
 )
 def test_what_changes_no_weight_is_free(begun, override):
     assert again(begun, override)[0].changes == []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import math
+import shutil
 
 import pytest
 
-from tutelage.errors import MachineError, RecipeError
+from tutelage.errors import MachineError, ModelError, Problem, RecipeError
 from tutelage.runs import Run
 
 
@@ -112,3 +113,43 @@ def test_below_a_file_nothing_can_be_made(tmp_path):
 
 def test_the_model_is_in_its_folder(tmp_path):
     assert Run(tmp_path).model == tmp_path / "model"
+
+
+@pytest.mark.parametrize("act", ["removed", "renamed", "replaced by a file"])
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("evaluations.jsonl"), ModelError(Problem("usage/not-a-run", "what came"))]
+)
+def test_a_folder_that_goes_away_is_said_to_be_gone_whatever_came_of_it(tmp_path, act, error):
+    run = Run(tmp_path / "run")
+
+    def go_away():
+        run.folder.rename(tmp_path / "elsewhere")
+        if act == "removed":
+            shutil.rmtree(tmp_path / "elsewhere")
+        if act == "replaced by a file":
+            run.folder.write_text("a file")
+        raise error
+
+    with pytest.raises(MachineError) as caught, run.locked():
+        go_away()
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.where) == ("machine/folder-gone", str(run.folder))
+    assert problem.found == str(error).splitlines()[0]
+    assert not run.folder.is_dir()
+
+
+def test_a_folder_that_a_library_made_again_is_not_the_runs(tmp_path):
+    run = Run(tmp_path / "run")
+
+    def made_again():
+        run.folder.rename(tmp_path / "elsewhere")
+        (run.folder / "model").mkdir(parents=True)
+
+    with pytest.raises(MachineError, match="another folder stands in its place"), run.locked():
+        made_again()
+
+
+def test_what_fails_in_a_folder_that_is_there_is_told_as_it_is(tmp_path):
+    run = Run(tmp_path / "run")
+    with pytest.raises(FileNotFoundError), run.locked():
+        raise FileNotFoundError("another file")

@@ -17,6 +17,7 @@ from typing import Any
 
 from tutelage import files
 from tutelage.checkpoints.manifest import Broken, Checkpoint, Unreadable, read, seal, verify
+from tutelage.errors import ModelError, Problem
 
 __all__ = ["Broken", "Checkpoint", "Checkpoints", "Unreadable", "read", "verify"]
 
@@ -79,6 +80,20 @@ class Checkpoints:
                     return checkpoint if checkpoint.run == run else None
         return None
 
+    def not_kept(self, step: int) -> ModelError:
+        """Make the error for a step that was made, and whose checkpoint is not whole or not there."""
+        there = ", ".join(f"{one.step:,}" for one in reversed(self.all()) if one.step != step) or "none"
+        return ModelError(
+            Problem(
+                "checkpoint/not-kept",
+                f"step {step:,} was made, and its checkpoint is not there",
+                where=str(self.folder),
+                found=f"checkpoints of the steps {there}",
+                fix="give export.step one of these, or best or last; a run that is given a step from its beginning, or "
+                "a larger checkpoint.keep, keeps more",
+            )
+        )
+
     def put_aside(self) -> list[tuple[Path, str]]:
         """What was put aside, and why."""
         found = []
@@ -94,7 +109,8 @@ class Checkpoints:
         part = self.folder / f".step-{step:08}-{secrets.token_hex(4)}.part"
         if self.folder.is_symlink():
             raise NotADirectoryError(f"{self.folder} is a link")  # What a run writes stays in its folder.
-        part.mkdir(parents=True)
+        self.folder.mkdir(exist_ok=True)  # A run folder that was taken away is not made again.
+        part.mkdir()
         return part
 
     def commit(self, part: Path, *, step: int, run: str, facts: dict[str, Any]) -> Checkpoint:
@@ -109,10 +125,11 @@ class Checkpoints:
             shutil.rmtree(older, ignore_errors=True)
         return Checkpoint(path, step, run, sealed.files, facts)
 
-    def retain(self, keep: int) -> None:
-        """Remove all but the newest `keep`, the best one, and the newest one after sound steps.
+    def retain(self, keep: int, whole: Checkpoint | None = None, named: int | None = None) -> None:
+        """Remove all but the newest `keep`, the best, that of the step `named`, the newest after sound steps, `whole`.
 
-        Called after the newest one was committed, so what is removed is never the only one.
+        Called after the newest one was committed, so what is removed is never the only one; or with the newest one that
+        verifies, since one that cannot be read counts here like any other.
         """
         every = self.all()
         # Losses on other rows, of before the run's rows changed, say nothing.
@@ -120,9 +137,9 @@ class Checkpoints:
         measured = [one for one in every if one.heldout_nll is not None and one.facts.get("heldout_rows") == rows]
         best = min(measured, key=lambda one: (one.heldout_nll or 0.0, one.step), default=None)
         healthy = next((one for one in every if one.healthy), None)
-        kept = {one.folder for one in (*every[: max(1, keep)], best, healthy) if one is not None}
+        kept = {one.folder for one in (*every[: max(1, keep)], best, healthy, whole) if one is not None}
         for one in every:
-            if one.folder not in kept:
+            if one.folder not in kept and one.step != named:
                 self._remove(one.folder)
 
     def sweep(self) -> None:

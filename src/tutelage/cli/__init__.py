@@ -22,14 +22,16 @@ def main() -> None:
 def _run() -> None:
     from tutelage.cli.app import app
     from tutelage.cli.screen import printable
-    from tutelage.errors import TutelageError
+    from tutelage.errors import RecipeError, TutelageError
 
     try:
         app()
     except TutelageError as error:
         if os.environ.get("TUTELAGE_TRACEBACK"):
             raise
-        print(printable(str(error)), file=sys.stderr)
+        # All processes of a machine read the same recipe; the first says what is wrong with it.
+        if not isinstance(error, RecipeError) or os.environ.get("LOCAL_RANK", "0") == "0":
+            print(printable(str(error)), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

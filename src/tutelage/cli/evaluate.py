@@ -20,6 +20,7 @@ Tasks = Annotated[list[str], typer.Option("--task", metavar="NAME|FILE.yaml[,...
 Data = Annotated[list[str] | None, typer.Option(metavar="[TASK=]PATH", help="The rows of a task that names none.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Ask this many rows of each task, chosen by a hash.")]
 Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where results go; evaluations/NAME if not given.")]
+Price = Annotated[float | None, typer.Option(min=0.0, help="Of a million of the endpoint's tokens.")]
 SHOWN = 3
 """Rows lost, and rows won, that are shown of each task."""
 WIDTH = 160
@@ -49,12 +50,15 @@ def evaluate(
     ] = 1,
     processes: Annotated[int, typer.Option(min=1, help="Models at work at once on this machine.")] = 1,
     in_flight: Annotated[int | None, typer.Option(min=1, help="Answers written at once; changes none.")] = None,
+    prompt_price: Price = None,
+    completion_price: Price = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the folder's own code.")] = False,
     as_json: Json = False,
 ) -> None:
     """Ask a model the rows of tasks, and score its answers. Goes on where it was broken off."""
     from tutelage import evaluation
     from tutelage.evaluation.subject import folder_name
+    from tutelage.generate.prices import Prices
     from tutelage.generate.sampling import Sampling
 
     sampling = Sampling(temperature, top_p, top_k, min_p, samples, seed)
@@ -64,6 +68,9 @@ def evaluate(
         errands = evaluation.errands(task, data or (), formats=formats)
     folder = out or Path("evaluations") / folder_name(subject)
     done = evaluation.evaluate(subject, errands, folder, sampling, limit=limit, screen=screen, processes=processes)
+    prices = Prices.given(prompt_price, completion_price)
+    if prices is not None:
+        done = [{**summary, "cost": prices.cost(*_tokens(summary["usage"] or {}))} for summary in done]
     if as_json:
         print(json.dumps(done, ensure_ascii=False, indent=2))
         return
@@ -137,6 +144,8 @@ def summary_text(done: list[dict[str, Any]]) -> Iterator[str]:
         odd = [f"{name.replace('_', ' ')} {_percent(health[name])}" for name in _ODD if health.get(name)]
         if odd:
             yield f"note    {summary['task']}: {', '.join(odd)}"
+        if usage := summary.get("usage"):
+            yield f"tokens  {summary['task']}: {spent(*_tokens(usage), summary.get('cost'), untold=usage['untold'])}"
         if summary.get("formats"):
             yield f"spread  {summary['task']}: {_spread(summary['formats'])}"
 
@@ -157,6 +166,18 @@ def _cells(summary: dict[str, Any]) -> list[str]:
         "-" if seconds is None else f"{seconds:.0f} s",
         "-" if speed is None else f"{speed:,.0f}",
     ]
+
+
+def _tokens(usage: dict[str, int]) -> tuple[int | None, int | None]:
+    """What an endpoint says that it read and wrote; of all portions, also those before a kill."""
+    return usage.get("prompt_tokens"), usage.get("completion_tokens")
+
+
+def spent(read: int | None, written: int | None, cost: float | None, *, untold: int = 0) -> str:
+    """Tokens and what they cost, as far as they are known."""
+    known = [f"{count:,} {word}" for count, word in ((read, "read"), (written, "written")) if count is not None]
+    known += [f"{untold:,} answers without a count"] if untold else []
+    return ", ".join([*known, *([] if cost is None else [f"cost {cost:,.4f}"])]) or "not told"
 
 
 def _name(summary: dict[str, Any]) -> str:

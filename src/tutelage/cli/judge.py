@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from tutelage.cli.evaluate import Price, spent
 from tutelage.cli.screen import Terminal, printable
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ Key = Annotated[str | None, typer.Option(metavar="VARIABLE", help="Environment v
 Prompt = Annotated[str, typer.Option(metavar="NAME|FILE.yaml", help="The words and criteria of the judge.")]
 Rows = Annotated[int | None, typer.Option(min=1, help="Judge this many pairs of each task, chosen by a hash.")]
 Labelled = Annotated[Path | None, typer.Option(metavar="FILE", help="What people said: row and A, B or tie.")]
-Price = Annotated[float | None, typer.Option(min=0.0, help="Of a million tokens.")]
 
 
 def judge(
@@ -47,6 +47,7 @@ def judge(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Have a model judge whether B's answers are better than A's, in both orders. Goes on where it was broken off."""
+    from tutelage.generate.prices import Prices
     from tutelage.generate.sampling import Sampling
     from tutelage.judge import hearing, page
     from tutelage.judge.labels import read
@@ -55,7 +56,6 @@ def judge(
     if html is not None:
         page.refuse_taken(html)
     folder = out or _folder(a, b)
-    priced = prompt_price is not None or completion_price is not None
     found = hearing.judge(
         a,
         b,
@@ -66,7 +66,7 @@ def judge(
         sampling=Sampling(temperature, seed=seed),
         max_new_tokens=max_new_tokens,
         labels=None if labels is None else read(labels),
-        prices=hearing.Prices(prompt_price or 0.0, completion_price or 0.0) if priced else None,
+        prices=Prices.given(prompt_price, completion_price),
         screen=Terminal(),
     )
     if html is not None:
@@ -122,15 +122,5 @@ def text(found: dict[str, Any]) -> Iterator[str]:
     rows = [*bias_rows(found["bias"]), *people_row(found["labels"])]
     width = max(len(name) for name, _, _ in rows)
     yield from (f"  {name:<{width}}  {value:<9}{remark}".rstrip() for name, value, remark in rows)
-    yield f"  {'tokens':<{width}}  {_tokens(found)}"
+    yield f"  {'tokens':<{width}}  {spent(found['tokens']['prompt'], found['tokens']['completion'], found['cost'])}"
     yield from (f"note    {note}" for note in found["notes"])
-
-
-def _tokens(found: dict[str, Any]) -> str:
-    known = [
-        f"{found['tokens'][name]:,} {words}"
-        for name, words in (("prompt", "read"), ("completion", "written"))
-        if found["tokens"][name] is not None
-    ]
-    cost = [] if found["cost"] is None else [f"cost {found['cost']:,.4f}"]
-    return ", ".join([*known, *cost]) or "not told"

@@ -100,7 +100,7 @@ class Dataset:
 
     def rows_of(self, examples: Examples) -> NDArray[np.int64]:
         """The stored row of each of the examples."""
-        return np.searchsorted(self.store.first_example, examples.indices, side="right") - 1
+        return self.store.rows_of(examples.indices)
 
     def rendering_of(self, examples: Examples) -> list[str]:
         """In which rendering each of the examples is; "" for a row that has none."""

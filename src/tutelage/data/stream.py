@@ -198,5 +198,5 @@ def as_turns(row: Demonstration) -> Demonstration:
     """A prompt and completion as one user turn and one answer, for a model that is served through a template."""
     if isinstance(row, Completion):
         messages = (Message("user", row.prompt), Message("assistant", row.completion))
-        return Conversation(row.origin, messages, row.weight)
+        return Conversation(row.origin, messages, row.weight, task=row.task)
     return row

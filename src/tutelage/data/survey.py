@@ -18,7 +18,7 @@ from tutelage.data.repeats.dedup import search
 from tutelage.data.selection import Selection, select
 from tutelage.data.split import asked, keys
 from tutelage.data.statistics import Statistics
-from tutelage.data.store import ROW
+from tutelage.data.store import ROW, row_of
 from tutelage.data.stream import Dropped, Parsed, Progress, Stream
 from tutelage.errors import Problem
 from tutelage.recipe import DataOptions
@@ -110,4 +110,4 @@ class Survey:
         if self._near is not None:
             self._near.add("\n".join(asked(item.row)))
         file = self._files.setdefault(origin.file, len(self._files))
-        return *keys(item.row), origin.line, file, item.source, 1, 1
+        return row_of(file, origin.line, item.source, *keys(item.row))

@@ -39,6 +39,8 @@ def as_line(row: Demonstration, form: Form = "as-read") -> dict[str, Any]:
         raise DataError(Problem("data/bad-row", what, str(row.origin), found="`text`", fix=fix))
     if row.weight != 1.0:
         written["weight"] = row.weight
+    if row.task:
+        written["task"] = row.task
     return {**written, "origin": str(row.origin)}
 
 

@@ -51,6 +51,8 @@ class Anatomy:
     """The name of each example's row; the examples of one row share it."""
     origins: tuple[Origin, ...]
     sources: tuple[str, ...]
+    tasks: tuple[str, ...]
+    """What each row names in its column `task`; "" where it names none."""
     renderings: tuple[str, ...]
     """In which words each is; "" where there is one wording alone."""
     pieces: tuple[Piece, ...]
@@ -78,6 +80,7 @@ def anatomy(dataset: Dataset, examples: Examples, tokenizer: Tokenizer) -> Anato
     renderings = dataset.rendering_of(examples)
     names = [source["name"] for source in dataset.sources]
     sources = [names[int(number)] for number in dataset.store.rows["source"][stored]]
+    tasks = [dataset.store.facts["tasks"][int(number)] for number in dataset.store.rows["task"][stored]]
     origins = [dataset.store.origin(int(row)) for row in stored]
     pieces: list[Piece] = []
     turns: Counter[tuple[int, str]] = Counter()
@@ -85,7 +88,8 @@ def anatomy(dataset: Dataset, examples: Examples, tokenizer: Tokenizer) -> Anato
         key = int(stored[place]), renderings[place]
         pieces += _pieces(place, example, turns[key], tokenizer, dataset.stop_ids)
         turns[key] = pieces[-1].turn if pieces and pieces[-1].example == place else turns[key]
-    return Anatomy(tuple(_names(dataset, stored)), tuple(origins), tuple(sources), tuple(renderings), tuple(pieces))
+    told = (_names(dataset, stored), origins, sources, tasks, renderings)
+    return Anatomy(*map(tuple, told), tuple(pieces))
 
 
 def _names(dataset: Dataset, stored: NDArray[np.int64]) -> Iterator[str]:

@@ -53,7 +53,7 @@ class Examined:
 
 
 def chosen(tasks: Sequence[str], base_dir: str | Path | None = None) -> list[Errand]:
-    """The tasks of a recipe with their rows: a name, a .yaml file, or either with `=FILE` for its rows.
+    """The tasks of a recipe with their rows: each a name, a .yaml file, or either with `=FILE` for its rows.
 
     Files that are not found from here are looked for in `base_dir`.
 
@@ -71,7 +71,8 @@ def chosen(tasks: Sequence[str], base_dir: str | Path | None = None) -> list[Err
         name, sign, path = ("", "", "") if Path(text).exists() else text.partition("=")
         names.append(found(name if sign else text))
         places.append(found(path) if sign else None)
-    made = [errands([name], [] if place is None else [place])[0] for name, place in zip(names, places, strict=True)]
+    asked = zip(names, places, strict=True)
+    made = [one for name, place in asked for one in errands([name], [] if place is None else [place])]
     for errand in made:
         if errand.rows and not isinstance(errand.task.scorer, Likelihood):
             errand.task.scorer.mark("", errand.rows[0].asked.reference)  # A scorer that cannot work says so here.

@@ -1,4 +1,4 @@
-"""Held-out loss in parts: by source, by turn, by length of the answer, thinking against answer, and per byte.
+"""Held-out loss in parts: by source, by task, by turn, by length of the answer, thinking against answer, and per byte.
 
 Base and tuned are paired, and what is drawn anew in another set of rows is a row, with all of its answers.
 """
@@ -6,6 +6,7 @@ Base and tuned are paired, and what is drawn anew in another set of rows is a ro
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from tutelage.evaluate.heldout import HeldoutLoss
 
 FEWEST = 2
 """Rows of a group that is shown; one alone tells nothing of others."""
+MOST = 40
+"""Tasks that are told apart."""
 GROUPS = 10
 """Parts by length, each with as many answers as the others where lengths allow."""
 
@@ -69,10 +72,21 @@ def _kinds(anatomy: Anatomy) -> Iterator[tuple[str, list[tuple[int, str]]]]:
     """Each way to group the pieces, with the group of each: its place among the others, and its name."""
     sources = list(dict.fromkeys(anatomy.sources))
     yield "source", [(sources.index(anatomy.sources[p.example]), anatomy.sources[p.example]) for p in anatomy.pieces]
+    yield "task", _tasks(anatomy)
     yield "turn", [(piece.turn, str(piece.turn)) for piece in anatomy.pieces]
     yield "length", _lengths(anatomy)
     parts = ("thinking", "answer")
     yield "part", [(int(not piece.thinking), parts[not piece.thinking]) for piece in anatomy.pieces]
+
+
+def _tasks(anatomy: Anatomy) -> list[tuple[int, str]]:
+    """The task of each piece; those of the fewest answers are one, where there are very many."""
+    names = [anatomy.tasks[piece.example] for piece in anatomy.pieces]
+    often = [name for name, _ in Counter(names).most_common()]
+    named = {name: (place, name or "(none named)") for place, name in enumerate(often)}
+    for name in often[MOST - 1 :] if len(often) > MOST else ():
+        named[name] = (len(often), f"{len(often) - MOST + 1:,} others")
+    return [named[name] for name in names]
 
 
 def _lengths(anatomy: Anatomy) -> list[tuple[int, str]]:

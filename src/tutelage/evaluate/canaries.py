@@ -92,7 +92,7 @@ def trained_on(lines: Iterable[Mapping[str, Any]], dataset: Dataset, *, until: i
     count = 0
     for line in lines:
         if line["step"] <= until:
-            rows = np.searchsorted(store.first_example, np.array(line["examples"], dtype=np.int64), side="right") - 1
+            rows = store.rows_of(np.array(line["examples"], dtype=np.int64))
             count += int((store.rows["source"][rows] == source).sum())
     return count
 

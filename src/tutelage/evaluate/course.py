@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.evaluate.heldout import HeldoutLoss
-from tutelage.recipe import EvaluateOptions
+from tutelage.recipe import EvaluateOptions, ExportOptions
 from tutelage.types import Example
 
 
@@ -31,6 +31,7 @@ class Course:
     """Steps after which the loss is measured; none where nothing is held out."""
     until: int | None = None
     """The step after which the run stops, to be continued later; the loss is measured there, too."""
+    export: ExportOptions = field(default_factory=ExportOptions)
     measured: dict[int, HeldoutLoss] = field(default_factory=dict)
     pauses: set[int] = field(default_factory=set)
     """Steps that were measured only because the run stopped there; they decide nothing."""
@@ -57,6 +58,10 @@ class Course:
         """Whether the loss after this step is still to be measured."""
         point = step in self.points or (bool(self.points) and self.pauses_at(step))
         return point and step not in self.measured
+
+    def saves(self, step: int) -> bool:
+        """Whether the step has a checkpoint whatever `checkpoint.every` says."""
+        return step in self.points or step in (self.export.named, self.steps)
 
     def add(self, step: int, loss: HeldoutLoss) -> None:
         """One more measurement."""
@@ -91,6 +96,12 @@ class Course:
         unsound = not math.isfinite(self.measured[step].nll)
         return best if unsound or self._is_better(self.measured[best], self.measured[step]) else None
 
+    def exported(self, done: int) -> int:
+        """The step whose weights are exported, after so many steps."""
+        if self.export.step == "last":
+            return done
+        return self.export.named or self.better_than(done) or done
+
     def in_vain(self, step: int) -> bool:
         """Whether the run ends after this step: the last `patience` measurements brought nothing better.
 
@@ -98,6 +109,8 @@ class Course:
         first measurement, so that training which never helps is seen too. One row alone tells nothing and ends nothing.
         """
         if self.options.patience is None or step not in self.points or step >= self.steps:
+            return False
+        if step < (self.export.named or 0):
             return False
         if self.options.margin and len(np.unique(self.rows)) < 2:
             return False
@@ -118,11 +131,6 @@ class Course:
             whole.update(example.input_ids.tobytes())
             whole.update(example.weights.tobytes())
         return whole.hexdigest()
-
-    @property
-    def ended_early(self) -> dict[str, Any]:
-        """What a run that ended early was asked for: with more of it, it goes on."""
-        return {"steps": self.steps, "patience": self.options.patience, "margin": self.options.margin}
 
     @property
     def reason(self) -> str:

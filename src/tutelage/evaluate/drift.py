@@ -13,6 +13,7 @@ keeps every cell's part from falling below nothing by rounding.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 from torch import Tensor
 
 from tutelage import files
@@ -30,7 +31,8 @@ from tutelage.evaluate.general import General
 from tutelage.evaluate.predictions import observe
 from tutelage.models.adapters import base_of
 from tutelage.models.forward import Forward
-from tutelage.runs import Onlooker, Run
+from tutelage.onlooker import Onlooker
+from tutelage.runs import Run
 
 if TYPE_CHECKING:
     from tutelage.train.ranks import Ranks
@@ -99,19 +101,23 @@ class Reference:
             files.patiently(lambda: files.write_whole(path, data), folder.wait_seconds)
 
     @staticmethod
-    def load(folder: Run, general: General) -> Reference | None:
-        """What `save` wrote; None where there is none, or one of other texts."""
-        path = folder.folder / FILE
-        if not path.is_file():
-            return None
-        try:
-            with safe_open(path, "numpy") as file:
-                if (file.metadata() or {}).get("general") != general.hash:
-                    return None
-                kept = [file.get_tensor(name) for name in ("nll", "ids", "logprobs", "rest")]
-        except (SafetensorError, OSError):
-            return None
-        return Reference(general, *kept)
+    def load(folder: Run, general: General, ranks: Ranks | None = None) -> Reference | None:
+        """What `save` wrote, read by rank 0 for all; None where there is none, or one of other texts."""
+
+        names = ("nll", "ids", "logprobs", "rest")
+
+        def read() -> str | None:
+            try:
+                with safe_open(folder.folder / FILE, "numpy") as file:
+                    if (file.metadata() or {}).get("general") != general.hash:
+                        return None
+                    return base64.b64encode(save({name: file.get_tensor(name) for name in names})).decode()
+            except (SafetensorError, OSError):
+                return None
+
+        text = read() if ranks is None else ranks.by_first(read)
+        kept = None if text is None else load(base64.b64decode(text))
+        return None if kept is None else Reference(general, *(kept[name] for name in names))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

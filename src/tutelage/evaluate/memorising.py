@@ -159,6 +159,10 @@ class _Told:
         return self.gap.sure and (self.up or self.only_by_heart or not helped)
 
     @property
+    def lowest(self) -> str:
+        return f"after step {self.best_step:,}" if self.best_step else "before the first step"
+
+    @property
     def sentence(self) -> str:
         more, low, high = self.gap.widened
         gained = f"{more:.3f} nats per token ({self.helped.confidence:.0%} interval {low:.3f} to {high:.3f})"
@@ -172,13 +176,13 @@ class _Told:
         if self.verdict and self.up and self.risen is not None:
             low, high = self.risen.interval
             return (
-                f"The model memorises its rows: the held-out loss was lowest after step {self.best_step:,} "
+                f"The model memorises its rows: the held-out loss was lowest {self.lowest} "
                 f"({self.best_nll:.3f}) and has risen by {self.risen.difference:.3f} since (interval {low:.3f} to "
                 f"{high:.3f}), while that of training rows fell to {self.last.train_nll:.3f}."
             )
         if self.only_by_heart and self.since is not None:
             return (
-                f"The model memorises its rows: the held-out loss was lowest after step {self.best_step:,} "
+                f"The model memorises its rows: the held-out loss was lowest {self.lowest} "
                 f"({self.best_nll:.3f}) and has not improved since, while training rows gained another "
                 f"{-self.since.train.difference:.3f} nats per token, down to {self.last.train_nll:.3f}."
             )

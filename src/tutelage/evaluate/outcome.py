@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,6 +51,7 @@ def answer(
             **compared(base.tasks, tuned.tasks, options.confidence),
         },
         "export_step": rule,
+        "exported_step": tuned.step,
         "stopped": {"base": stopped(base.answers), "tuned": stopped(tuned.answers)},
         "health": {"base": well(base, measure), "tuned": well(tuned, measure)},
         "best": best_step(course, exported=tuned.step, done=done),
@@ -59,7 +61,7 @@ def answer(
         "frontier": frontier(measure.folder),
     }
     if done < course.steps:
-        result["ended_early"] = course.ended_early
+        result["ended_early"] = options.ends(course.steps)
     return {"verdict": verdict(result, confidence=options.confidence), **result}
 
 
@@ -69,7 +71,10 @@ def best_step(course: Course, *, exported: int, done: int) -> dict[str, Any] | N
     if best is None:
         return None
     nll, last = course.nll_at(best), course.nll_at(done)
-    words = f"step {best:,} of {done:,} has the lowest held-out loss ({nll:.3f} nats per token"
+    start = course.measured[0].nll if 0 in course.measured else math.inf
+    words = f"step {best:,} of {done:,} has the lowest held-out loss"
+    words += " of all steps, but not a lower one than the base model" if nll is not None and start <= nll else ""
+    words += f" ({nll:.3f} nats per token"
     words += f"; {last:.3f} at the end)" if last is not None and best != done else ")"
     said = "is exported" if best == exported else f"step {exported:,} is exported"
     sentence = f"{words}, and {said}."
@@ -107,10 +112,12 @@ def remembered(measure: Measure, course: Course, base: Measured, tuned: Measured
 
 
 def frontier(folder: Run) -> list[dict[str, Any]]:
-    """What each measured step gained and what it cost elsewhere."""
+    """What each measured step gained, what it cost elsewhere, and whether its checkpoint is kept, to be exported."""
+    kept = {one.step for one in folder.checkpoints.all()}
     named = ("step", "nll", "general_nll", "kl")
     lines = folder.read_lines("evaluations.jsonl", whole=False)
-    return [{name: line.get(name) for name in named} for line in lines if line["model"] != "tuned"]
+    measured = [{name: line.get(name) for name in named} for line in lines if line["model"] != "tuned"]
+    return [{**one, "kept": one["step"] in kept} for one in measured]
 
 
 def heldout_verdict(

@@ -60,7 +60,7 @@ class Passes:
         canaries, store = source_of(dataset.options), dataset.store
 
         def name(places: Ints) -> Ints:
-            left_out = store.rows["source"][rows_of(store, places)] == (-1 if canaries is None else canaries)
+            left_out = store.rows["source"][store.rows_of(places)] == (-1 if canaries is None else canaries)
             return np.where(left_out, -1, first_renderings(store, places))
 
         return Passes.read(lines, name)
@@ -83,15 +83,9 @@ class Passes:
         return first[several].astype(np.int64), last[several].astype(np.int64)
 
 
-def rows_of(store: Store, examples: Ints) -> Ints:
-    """The stored row of each example."""
-    found: Ints = np.searchsorted(store.first_example, examples, side="right") - 1
-    return found
-
-
 def first_renderings(store: Store, examples: Ints) -> Ints:
     """The same examples in the first rendering of their rows, so that each has one name at every pass."""
-    rows = rows_of(store, examples)
+    rows = store.rows_of(examples)
     counts, renderings = (store.rows[name][rows].astype(np.int64) for name in ("examples", "renderings"))
     first: Ints = store.first_example[rows]
     found: Ints = first + (examples - first) % (counts // np.maximum(renderings, 1))

@@ -24,19 +24,19 @@ def verdict(result: Mapping[str, Any], *, confidence: float) -> dict[str, Any]:
     """The word, the sentence, and remarks that whoever acts on it should know; `result` is that of a run so far.
 
     Tasks and held-out loss each say better, worse or neither; several of them count as one question, so that the more
-    is asked the more it takes to answer (Holm 1979). A model that had learned something and then went on learning its
-    rows by heart memorises, whatever it was worth in the beginning; one that never learned anything is not better.
+    is asked the more it takes to answer (Holm 1979). A run that learned its rows by heart is told so, whatever the step
+    that is exported is worth; only one that never was better and is worse now is worse before anything else.
     """
     said = dict(_said(result, confidence))
     remarks = list(_remarks(result))
     memorising = result.get("memorising") or {}
     word = _word(set(said.values()))
     sentences = list(_sentences(result, said))
-    if memorising.get("verdict") and memorising.get("learned"):
-        word = "memorising"
+    if memorising.get("verdict"):
+        word = "worse" if word == "worse" and not memorising.get("learned") else "memorising"
         sentences.insert(0, str(memorising["sentence"]))
     best = result.get("best") or {}
-    if best.get("exported") and best["step"] != best["last_step"]:
+    if best and result.get("exported_step") != best["last_step"]:
         sentences.append(str(best["sentence"]))
     return {
         "word": word,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tutelage.errors import DataError, Problem, RecipeError
-from tutelage.files import strict
+from tutelage.files import ends_whole, strict
 from tutelage.runs import Run
 from tutelage.tasks.errand import Row
 from tutelage.tasks.marking import Line
@@ -85,7 +84,7 @@ class Answers:
             found[line["row"]] = found.get(line["row"], 0) + 1
         self._refuse(settings, found, strangers, reworded)
         done = {name for name, times in found.items() if times == samples}
-        if len(done) < len(found) or not self._ends_whole():
+        if len(done) < len(found) or not ends_whole(self._folder.folder / self.file):
             self._folder.write_lines(self.file, (line for line in list(self.lines()) if line["row"] in done))
         return done
 
@@ -99,21 +98,13 @@ class Answers:
             lines = (self._folder.folder / self.file).read_text("utf-8").split("\n")
             self._folder.write_text(self.file, "".join(f"{lines[number]}\n" for number in order))
 
-    def _ends_whole(self) -> bool:
-        path = self._folder.folder / self.file
-        if not path.is_file() or not path.stat().st_size:
-            return True
-        with path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read() == b"\n"
-
     def _refuse(self, settings: Mapping[str, Any], found: Mapping[str, int], strangers: int, reworded: int) -> None:
         before = self.summary().get("settings")
         fix = "name another folder with --out, or remove the files of this task"
         if before is None and found:
             what = "the folder holds answers, and not the settings that they were made with"
             raise _other(what, self.where, f"no {self.summary_file} beside it", fix)
-        changes = list(_changes(before or {}, strict(dict(settings)))) if before else []
+        changes = list(changes_of(before or {}, strict(dict(settings)), _shown)) if before else []
         if changes:
             what = "the answers in this folder were made with other settings"
             raise _other(what, self.where, "\n".join(changes), fix)
@@ -128,13 +119,13 @@ def _other(what: str, where: str, found: str, fix: str) -> RecipeError:
     return RecipeError(Problem("usage/other-settings", what, where, found, why, fix))
 
 
-def _changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """What differs, by name."""
+def changes_of(before: Any, now: Any, shown: Callable[[Any], str], name: str = "") -> Iterator[str]:
+    """What differs between two settings, by name."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
-            yield from _changes(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+            yield from changes_of(before.get(key), now.get(key), shown, f"{name}.{key}" if name else str(key))
     elif before != now:
-        yield f"{name}: {_shown(before)} there, {_shown(now)} now"
+        yield f"{name}: {shown(before)} there, {shown(now)} now"
 
 
 def _shown(value: Any) -> str:

@@ -16,22 +16,12 @@ from tutelage import files
 from tutelage.errors import Problem, RecipeError
 from tutelage.report import text
 from tutelage.report.chart import interval
+from tutelage.report.health import HEALTH
 from tutelage.report.summary import VERDICTS, Change
 from tutelage.report.template import template
 
 PAIRS, TURNS = 20, 12
 """Rows lost or won that are shown of each task, and turns of one prompt."""
-HEALTH = {
-    "stopped": "stopped by itself",
-    "cut_at_text": "cut at a stop text",
-    "hit_limit": "ran into the limit",
-    "empty": "empty",
-    "loops": "ends in a loop",
-    "broken_fence": "leaves a block of code open",
-    "invalid_json": "should be JSON and is not",
-    "well": "nothing of this is wrong",
-}
-"""What can be said of an answer, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +76,7 @@ _KINDS = (("lost", "lost"), ("won", "won"))
 def health_rows(health: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """(what, of the base, of the other) in per cent, for what is known of either."""
     one, two = health["base"] or {}, health["other"] or {}
-    for key, name in HEALTH.items():
+    for key, (name, _) in HEALTH.items():
         if key in one or key in two:
             yield name, text.percent(one.get(key)), text.percent(two.get(key))
 

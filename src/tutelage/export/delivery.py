@@ -30,6 +30,7 @@ def deliver(
 
     Raises:
         ModelError: save/untrained, save/not-reproduced.
+        DivergedError: train/diverged, when the model in memory gives logits that are not finite.
     """
     part = _written(run, run.model, lambda part: save(forward.model, part, **given))  # What follows needs memory.
     prompts = [example.input_ids.tolist() for example in examples[:8]]

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tutelage.data.forest import trees_of_one
-from tutelage.errors import ModelError, Problem
+from tutelage.errors import DivergedError, ModelError, Problem
 from tutelage.models.attention import Layout
 from tutelage.models.forward import Forward
 
@@ -36,6 +36,9 @@ def record(forward: Forward, sequences: Sequence[Sequence[int]]) -> dict[str, to
     """The logits after the last token of each sequence, by the model in memory.
 
     Shapes: ids.N (length,), logits.N (vocabulary,)
+
+    Raises:
+        DivergedError: train/diverged, when logits are not finite.
     """
     forward.model.eval()
     recorded: dict[str, torch.Tensor] = {}
@@ -44,6 +47,16 @@ def record(forward: Forward, sequences: Sequence[Sequence[int]]) -> dict[str, to
         logits = forward.model(input_ids=ids[None], use_cache=False, logits_to_keep=1, **_flat(forward, ids)).logits
         recorded[f"ids.{number}"] = ids.cpu()
         recorded[f"logits.{number}"] = logits[0, -1].float().cpu().clone()
+        if not recorded[f"logits.{number}"].isfinite().all():
+            raise DivergedError(
+                Problem(
+                    "train/diverged",
+                    "the trained model gives logits that are not finite",
+                    why="its weights broke in memory, or grew until its layers overflow; it was not exported",
+                    fix="`--resume` goes on from the newest checkpoint; where this comes again, lower "
+                    "train.learning_rate and begin another run",
+                )
+            )
     return recorded
 
 

@@ -40,10 +40,6 @@ class Usage:
     untold: int = 0
     """Answers that did not say how many tokens they took."""
 
-    def cost(self, prompt: float, completion: float) -> float:
-        """What it cost, from the prices of a million tokens each way."""
-        return (self.prompt_tokens * prompt + self.completion_tokens * completion) / 1e6
-
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tutelage.errors import MachineError, Problem, RecipeError
 from tutelage.evaluation.subject import Subject
 from tutelage.generate.generation import Generation, Prompt
+from tutelage.generate.prices import Prices
 from tutelage.generate.sampling import GREEDY, Sampling
 from tutelage.judge.figures import figures
 from tutelage.judge.judgements import LINES, ORDERS, Judgement, Judgements, Order, judgement
@@ -28,14 +29,6 @@ MAX_NEW_TOKENS = 1024
 """Longest judgement, so that a judge that thinks first comes to an end."""
 
 Summary = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """Of a million tokens, in any currency."""
-
-    prompt: float = 0.0
-    completion: float = 0.0
 
 
 def judge(
@@ -186,7 +179,7 @@ class _Hearing:
         }
         cost = None
         if self.prices is not None:
-            cost = sum((tokens[name] or 0) * getattr(self.prices, name) for name in ("prompt", "completion")) / 1e6
+            cost = self.prices.cost(**tokens)
         notes = [*self.material.notes, *found.pop("notes"), *self._cost_notes()]
         return {**found, "status": status, "tokens": tokens, "cost": cost, "notes": notes}
 

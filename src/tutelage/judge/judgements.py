@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 from tutelage.errors import DataError, Problem, RecipeError
-from tutelage.files import strict
+from tutelage.evaluation.answers import changes_of
+from tutelage.files import ends_whole, strict
 from tutelage.judge.pairs import Pair
 from tutelage.judge.verdict import RAW, Reading
 from tutelage.runs import Run
@@ -105,7 +107,9 @@ class Judgements:
         if before is None and lines:
             what = "the folder holds judgements, and not the settings that they were made with"
             raise _other(what, self.where, f"no {SUMMARY} beside it", fix)
-        changes = list(_changes(before, strict(dict(settings)))) if before else []
+        changes = (
+            list(changes_of(before, strict(dict(settings)), partial(json.dumps, ensure_ascii=False))) if before else []
+        )
         if changes:
             raise _other(
                 "the judgements in this folder were made with other settings", self.where, "\n".join(changes), fix
@@ -115,7 +119,7 @@ class Judgements:
         if strangers:
             found = f"{strangers:,} of {len(lines):,} are of answers that are not those of the folders named"
             raise _other("the judgements in this folder are of other answers", self.where, found, fix)
-        if not self._ends_whole():
+        if not ends_whole(self._run.folder / LINES):
             self._run.write_lines(LINES, (asdict(line) for line in lines))
         return {(line.pair, line.order): line for line in lines}
 
@@ -134,20 +138,7 @@ class Judgements:
                     where = f"{path}:{number}"
                     raise DataError(Problem("data/bad-json", what, where, found=str(error), fix=fix)) from error
 
-    def _ends_whole(self) -> bool:
-        path = self._run.folder / LINES
-        return not path.is_file() or path.read_bytes()[-1:] in (b"", b"\n")
-
 
 def _other(what: str, where: str, found: str, fix: str) -> RecipeError:
     why = "a share over judgements that were made in two ways is the opinion of neither judge"
     return RecipeError(Problem("usage/other-settings", what, where, found, why, fix))
-
-
-def _changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """What differs, by name."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in dict.fromkeys([*before, *now]):
-            yield from _changes(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
-    elif before != now:
-        yield f"{name}: {json.dumps(before, ensure_ascii=False)} there, {json.dumps(now, ensure_ascii=False)} now"

@@ -26,7 +26,7 @@ def load_model(location: Location, *, device: str = "cpu", dtype: str = "float32
 
     Raises:
         ModelError: model/missing; model/unreadable, also where the files lack a tensor of the model;
-            model/impossible-size; model/bad-weights, where weights are not finite.
+            model/impossible-size; model/bad-weights, where weights are not finite or two that are tied differ.
     """
     quiet_transformers()
     import torch
@@ -47,6 +47,7 @@ def load_model(location: Location, *, device: str = "cpu", dtype: str = "float32
                 output_loading_info=True,
                 **base.arguments(),
             )
+            _refuse_untied(base, model)
             if location.base is not None:
                 model.load_adapter(location.path)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
@@ -131,6 +132,23 @@ def _refuse_promises(location: Location) -> None:
                 where=str(Path(location.path) / "config.json"),
                 found=f"{promised:,} parameters; the files have {there:,} numbers",
                 fix="fetch or save the model again; a model without a language head cannot be trained to write",
+            )
+        )
+
+
+def _refuse_untied(location: Location, model: PreTrainedModel) -> None:
+    """Where files hold both of two tied tensors, with different values, `transformers` unties them and goes on."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = model.config.tie_word_embeddings and model._tied_weights_keys and head is not None
+    if tied and head.weight is not embedding.weight:
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        raise ModelError(
+            Problem(
+                "model/bad-weights",
+                "config.json says that two tensors are one, and the files hold them with different values",
+                where=location.path,
+                found=f"{names[id(head.weight)]} and {names[id(embedding.weight)]}",
+                fix="fetch or save the model again; if both are meant, tie_word_embeddings=false in its config.json",
             )
         )
 

@@ -122,13 +122,23 @@ def refuse_adapter(location: Location) -> None:
 
 def position_limit(location: Location) -> int | None:
     """How many positions the model was built for, where its folder says so."""
+    return _said(location, "max_position_embeddings", "n_positions")
+
+
+def embedded_tokens(location: Location) -> int | None:
+    """How many tokens the model has an embedding for, where its folder says so."""
+    return _said(location, "vocab_size")
+
+
+def _said(location: Location, *names: str) -> int | None:
+    """The number that config.json has under the first of the names that it has."""
     config = Path(location.path) / "config.json"
     if location.gguf_file is not None or not config.is_file():
         return None
     settings = read_object(config)
     settings = settings.get("text_config", settings)
-    limit = settings.get("max_position_embeddings", settings.get("n_positions"))
-    return int(limit) if limit is not None else None
+    found = next((settings[name] for name in names if settings.get(name) is not None), None)
+    return None if found is None else int(found)
 
 
 def _inspected(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from tutelage.recipe.base import Section
 from tutelage.recipe.budget import BudgetOptions
@@ -57,9 +57,15 @@ class ExportOptions(Section):
 
     merged: bool = False
     """For LoRA: also write the base model with the update merged in."""
-    step: Literal["best", "last"] = "best"
-    """Which step's weights: the last ones, or those of the step whose held-out loss was the lowest, where it is lower
-    by more than `evaluate.margin` standard errors of the difference."""
+    step: Literal["best", "last"] | PositiveInt = "best"
+    """Which step's weights: the last ones; those of the step whose held-out loss was the lowest, where it is lower by
+    more than `evaluate.margin` standard errors of the difference; or those of a step given by its number, which is
+    saved and kept."""
+
+    @property
+    def named(self) -> int | None:
+        """The step that is given by its number."""
+        return None if isinstance(self.step, str) else self.step
 
 
 class Recipe(Section):

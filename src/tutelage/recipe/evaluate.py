@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -25,7 +25,7 @@ class EvaluateOptions(Section):
     score_rows: PositiveInt = 200
     """Held-out prompts answered for the score, at most."""
     tasks: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
-    """Tasks asked before and after training, by name or file, as `tutelage eval --task` takes them."""
+    """Tasks asked before and after training: each a name or a .yaml file, with `=FILE` where its rows are elsewhere."""
     task_rows: PositiveInt = 200
     """Rows asked of each task, at most."""
     drift: bool = True
@@ -45,3 +45,7 @@ class EvaluateOptions(Section):
     for the step that is exported."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Confidence of every interval."""
+
+    def ends(self, steps: int) -> dict[str, Any]:
+        """What decides when a run of so many steps ends; while it is equal, one that ended early is done."""
+        return {"steps": steps, "patience": self.patience, "margin": self.margin}

@@ -49,6 +49,7 @@ _EXTEND = (
     "guard.limit",
     "evaluate.patience",
     "evaluate.margin",
+    "evaluate.points",
 )
 _CONTENT = (
     *("model.path", "model.revision", "data.train", "data.train.N.path", "data.train.N.join.path"),
@@ -67,7 +68,6 @@ _FREE = (
     *("data.max_quarantined", "data.store", "data.store_limit"),
     *("checkpoint.every", "checkpoint.keep", "checkpoint.wait"),
     *(
-        "evaluate.points",
         "evaluate.confidence",
         "export.merged",
         "export.step",

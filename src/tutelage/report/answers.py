@@ -9,7 +9,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from tutelage.report import text
-from tutelage.report.collect import mapping, mappings, number
+from tutelage.report.collect import mapping, mappings, number, sequence
 from tutelage.report.contents import Answer, Report, Sample, Table
 from tutelage.scoring.health import health
 
@@ -65,12 +65,16 @@ def shown(report: Report) -> list[Shown]:
 
 
 def pairs(report: Report) -> list[tuple[str, str, int, list[Pair]]]:
-    """(task, won or lost, how many, the first of them), where the result lists them."""
+    """(task, won or lost, how many, the first of them), where the result names them."""
+    lines = {(one.get("task"), one.get("model"), one.get("row")): one for one in report.asked}  # The last one counts.
     found = []
     for name, task in mapping((report.result or {}).get("tasks")).items():
         for kind in ("lost", "won"):
-            if rows := mappings(mapping(task).get(kind)):
-                found.append((str(name), kind, len(rows), [_pair(row, kind) for row in rows[:PAIRS]]))
+            rows = [row for row in sequence(mapping(task).get(kind)) if isinstance(row, str)]
+            sides = [(lines.get((name, "base", row)), lines.get((name, "tuned", row))) for row in rows]
+            shown = [_pair(base, tuned, kind) for base, tuned in sides if base and tuned]
+            if shown:
+                found.append((str(name), kind, len(rows), shown[:PAIRS]))
     return found
 
 
@@ -108,17 +112,15 @@ def _chips(answer: Answer | None) -> tuple[Chip, ...]:
     return (*found, *(Chip("care", word) for word, true in faults.items() if true))
 
 
-def _pair(row: Table, kind: str) -> Pair:
-    asked = _last(row.get("asked") or row.get("messages")) or str(row.get("prompt") or "")
-    base, tuned = mapping(row.get("base")), mapping(row.get("tuned") or row.get("other"))
-    origin = row.get("origin")
+def _pair(base: Table, tuned: Table, kind: str) -> Pair:
+    origin = base.get("origin")
     where = f"{origin.get('file')}:{origin.get('line')}" if isinstance(origin, dict) else str(origin or "")
     colours = ("good", "bad") if kind == "lost" else ("bad", "good")
     sides = tuple(
         (name, colour, _written(one.get("answer")), text.percent(number(one.get("score"))))
         for name, colour, one in zip(("Before", "After"), colours, (base, tuned), strict=True)
     )
-    return Pair(where, asked, _written(row.get("reference")), sides)
+    return Pair(where, _last(base.get("asked")), _written(base.get("reference")), sides)
 
 
 def _last(turns: object) -> str:

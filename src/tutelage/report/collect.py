@@ -31,7 +31,7 @@ from tutelage.report.contents import (
 )
 
 _TABLES = ("origins", "environment", "data", "plan", "heldout")
-_LINES = ("metrics", "evaluations", "samples", "rows", "suspects")
+_LINES = ("metrics", "evaluations", "samples", "rows", "suspects", "tasks")
 
 
 def collect(folder: Path) -> Report:
@@ -72,7 +72,8 @@ def collect(folder: Path) -> Report:
         samples=_samples(lines["samples"]),
         rows=tuple(map(read_row, lines["rows"])),
         suspects=tuple(lines["suspects"]),
-        heldout_rows=frozenset(map(_text, _list((tables["heldout"] or {}).get("rows")))),
+        asked=tuple(lines["tasks"]),
+        heldout_rows=frozenset(map(_text, sequence((tables["heldout"] or {}).get("rows")))),
         result=result,
     )
 
@@ -84,7 +85,12 @@ def mapping(value: Any) -> Table:
 
 def mappings(value: Any) -> list[Table]:
     """The objects in a list; none where the value is no list."""
-    return [one for one in _list(value) if isinstance(one, Mapping)]
+    return [one for one in sequence(value) if isinstance(one, Mapping)]
+
+
+def sequence(value: Any) -> Sequence[Any]:
+    """The value when it is a list, otherwise an empty one."""
+    return value if isinstance(value, list) else ()
 
 
 def number(value: Any) -> float | None:
@@ -208,10 +214,6 @@ def _measurements(lines: Sequence[Table]) -> tuple[Measurement, ...]:
             known = {name: number(line[name]) for name in names if line.get(name) is not None}
             found.setdefault(int(line["step"]), dict.fromkeys(names)).update(known)
     return tuple(Measurement(step, **found[step]) for step in sorted(found))
-
-
-def _list(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list) else ()
 
 
 def _samples(lines: Sequence[Table]) -> tuple[Sample, ...]:

@@ -136,6 +136,8 @@ class Report:
     samples: tuple[Sample, ...]
     rows: tuple[Row, ...]
     suspects: tuple[Table, ...]
+    asked: tuple[Table, ...]
+    """Answers to tasks, as `tasks.jsonl` has them."""
     heldout_rows: frozenset[str]
     """What tells the held-out rows from others: two runs with the same ones were measured on the same."""
     result: Table | None

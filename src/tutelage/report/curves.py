@@ -77,11 +77,7 @@ def curves(report: Report, others: Sequence[Report] = ()) -> list[Curve]:
 
 def exported_step(report: Report) -> float | None:
     """The step whose weights were exported, where the result says so."""
-    best = mapping((report.result or {}).get("best"))
-    exported = best.get("exported")
-    if isinstance(exported, bool):
-        return number(best.get("step" if exported else "last_step"))
-    return number(exported)
+    return number((report.result or {}).get("exported_step"))
 
 
 def as_data(drawn: Sequence[Curve], names: Sequence[str]) -> dict[str, Any]:

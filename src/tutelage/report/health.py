@@ -1,4 +1,4 @@
-"""Health of the answers in tables, and what of it and of the rest of a result is worth a warning under the verdict."""
+"""Health of the answers in tables, and what is worth a warning under the verdict."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tutelage.report.contents import Report, Table
 
 HEALTH = {
     "stopped": ("stopped by itself", True),
+    "cut_at_text": ("cut at a stop text", None),
     "hit_limit": ("ran into the limit", False),
     "empty": ("empty", False),
     "loops": ("ends in a loop", False),
@@ -19,17 +20,7 @@ HEALTH = {
     "well": ("nothing of this is wrong", True),
     "stop_probability": ("probability of stopping where held-out answers end", True),
 }
-"""What can be said of an answer, in words, and whether more of it is better."""
-TROUBLES = {
-    "hit_limit": (0.2, "do not stop by themselves and run into the limit"),
-    "loops": (0.05, "end in a loop"),
-    "empty": (0.05, "are empty"),
-    "broken_fence": (0.05, "leave a block of code open"),
-    "invalid_json": (0.05, "should be JSON and are not"),
-}
-"""From which share of the tuned model's answers on each is worth a warning, and how it is put."""
-UNKNOWN = 0.25
-"""As is so large a share of held-out answers that ask for what the base model does not know."""
+"""What can be said of an answer, in words, and whether more of it is better; None where it is neither."""
 MOVED = 0.01
 """A smaller change of a share is not marked as one."""
 
@@ -59,7 +50,7 @@ def shares(table: Any) -> list[Share]:
         if before is None and after is None:
             continue
         way = ""
-        if before is not None and after is not None and abs(after - before) >= MOVED:
+        if more is not None and before is not None and after is not None and abs(after - before) >= MOVED:
             way = "good" if (after > before) == more else "bad"
         found.append(Share(name, text.percent(before), text.percent(after), way))
     return found
@@ -73,12 +64,10 @@ def counted(table: Any) -> str:
 
 
 def concerns(report: Report) -> list[Concern]:
-    """What the verdict remarks, or what its parts say where it does not; the graver first, empty when nothing is."""
+    """How it ended, where not well, and what the verdict remarks."""
     result = report.result or {}
-    remarks = mapping(result.get("verdict")).get("remarks")
-    if isinstance(remarks, list):
-        return [*_ending(result), *(Concern("care", text.setting(remark)) for remark in remarks)]
-    return [*_ending(result), *_answers(result), *_learning(result), *_exported(result)]
+    remarks = mapping(result.get("verdict")).get("remarks") or []
+    return [*_ending(result), *(Concern("care", text.setting(remark)) for remark in remarks)]
 
 
 def _ending(result: Table) -> Iterator[Concern]:
@@ -87,39 +76,3 @@ def _ending(result: Table) -> Iterator[Concern]:
         error = str(result.get("error") or "").strip()
         words = {"failed": "The run failed", "diverged": "The run diverged", "stopped": "The run was stopped"}[status]
         yield Concern("care" if status == "stopped" else "bad", f"{words}: {error}" if error else f"{words}.")
-
-
-def _answers(result: Table) -> Iterator[Concern]:
-    health = mapping(result.get("health"))
-    base, tuned = mapping(health.get("base")), mapping(health.get("tuned"))
-    for key, (limit, words) in TROUBLES.items():
-        share, before = number(tuned.get(key)), number(base.get(key))
-        if share is not None and share >= limit:
-            was = "" if before is None else f"; of the base model’s {text.percent(before)}"
-            sentence = f"{text.percent(share)} of the tuned model’s answers {words}{was}."
-            yield Concern("bad" if before is None or share > before else "care", sentence)
-
-
-def _learning(result: Table) -> Iterator[Concern]:
-    word = mapping(result.get("verdict")).get("word")
-    memorising, drift = mapping(result.get("memorising")), mapping(result.get("drift"))
-    knowledge = mapping(result.get("knowledge"))
-    if memorising.get("verdict") is True and word != "memorising" and memorising.get("sentence"):
-        yield Concern("bad", str(memorising["sentence"]))
-    for name, task in mapping(result.get("tasks")).items():
-        if mapping(task).get("verdict") == "worse":
-            yield Concern("bad", str(mapping(task).get("sentence") or f"Worse on {name}."))
-    if drift.get("verdict") == "worse" and drift.get("sentence"):
-        yield Concern("bad", str(drift["sentence"]))
-    asks = knowledge.get("warns") is True or (number(knowledge.get("share")) or 0) >= UNKNOWN
-    if asks and knowledge.get("sentence"):
-        yield Concern("care", str(knowledge["sentence"]))
-
-
-def _exported(result: Table) -> Iterator[Concern]:
-    best = mapping(result.get("best"))
-    earlier = best.get("exported") is True or best.get("exported") == best.get("step")
-    step, last = number(best.get("step")), number(best.get("last_step"))
-    if earlier and step is not None and last is not None and step < last:
-        words = f"Step {text.count(step)} was exported, not the last one, {text.count(last)}."
-        yield Concern("care", str(best.get("sentence") or words))

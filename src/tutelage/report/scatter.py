@@ -18,6 +18,8 @@ WIDTH, HEIGHT = 940, 360
 _KEYS = ("step", "nll", "general_nll", "kl")
 LABELS = 24
 """Points that are named beside themselves, at most; every one is named by pointing at it and in the table."""
+CHARACTER, LINE = 7.0, 15.0
+"""How wide and how high a character of a name is, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +31,19 @@ class Place:
     general_nll: float | None
     kl: float | None
     exported: bool
+    kept: bool
+    """Whether its checkpoint was kept, so that it can be exported."""
 
 
 def frontier(report: Report) -> list[Place]:
     """The steps in order; from `evaluations.jsonl` where the result has none yet."""
     exported = exported_step(report)
     given = mappings((report.result or {}).get("frontier"))
+    kept = {number(one.get("step")) for one in given if one.get("kept") is True}
     lines = [{key: number(one.get(key)) for key in _KEYS} for one in given]
     lines = lines or [{key: getattr(one, key) for key in _KEYS} for one in report.measurements]
     found = [
-        Place(step, line["nll"], line["general_nll"], line["kl"], step == exported)
+        Place(step, line["nll"], line["general_nll"], line["kl"], step == exported, step in kept)
         for line in lines
         if (step := line["step"]) is not None and (line["general_nll"] is not None or line["kl"] is not None)
     ]
@@ -64,24 +69,42 @@ def scatter(places: Sequence[Place]) -> Markup:
         *_ticks(x, y),
         Markup('<polyline class="path" points="{}"/>').format(line),
     ]
-    for place, (one, kl, nll) in enumerate(points):
-        named = len(points) <= LABELS or one.exported or place in (0, len(points) - 1)
-        parts += _dot(one, x(kl), y(nll), named=named, left=x(kl) > x.end - 160)
+    labels = _labels([(one, x(kl), y(nll)) for one, kl, nll in points], x.end)
+    for (one, kl, nll), label in zip(points, labels, strict=True):
+        parts += _dot(one, x(kl), y(nll), label)
     summary = "Gain against drift. " + "; ".join(_words(one) for one, _, _ in points[:LABELS])
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, summary, Markup("\n").join(parts)
     )
 
 
-def _dot(one: Place, x: float, y: float, *, named: bool, left: bool) -> Iterator[Markup]:
+def _labels(points: Sequence[tuple[Place, float, float]], end: float) -> list[Markup]:
+    """The name beside each point; nothing where it would lie over one that matters more."""
+    most = range(len(points)) if len(points) <= LABELS else (0, len(points) - 1)
+    order = sorted(range(len(points)), key=lambda place: (not points[place][0].exported, place != 0, -place))
+    labels = [Markup("")] * len(points)
+    taken: list[tuple[float, float, float]] = []
+    for place in order:
+        one, x, y = points[place]
+        wide, left = CHARACTER * len(_name(one)), x > end - 160
+        # Losses fall to the right as a rule: above the line there, and below it where there is no room to the right.
+        base = y + 20 if left and y + 20 < HEIGHT - BOTTOM else y - 8
+        start = x - 14 - wide if left else x + 14
+        free = all(abs(base - at) >= LINE or start + wide < low or start > high for low, high, at in taken)
+        if free and (one.exported or place in most):
+            taken.append((start, start + wide, base))
+            text = '<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>'
+            labels[place] = Markup(text).format(start + wide * left, base, "end" if left else "start", _name(one))
+    return labels
+
+
+def _dot(one: Place, x: float, y: float, label: Markup) -> Iterator[Markup]:
     """The point, a ring around the exported one, and its name."""
     if one.exported:
         yield Markup('<circle class="ring" cx="{:.1f}" cy="{:.1f}" r="10"/>').format(x, y)
     dot = '<circle class="dots" cx="{:.1f}" cy="{:.1f}" r="5"><title>{}</title></circle>'
     yield Markup(dot).format(x, y, _words(one))
-    if named:
-        label = '<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>'
-        yield Markup(label).format(x + (-14 if left else 14), y - 8, "end" if left else "start", _name(one))
+    yield label
 
 
 def _name(one: Place) -> str:

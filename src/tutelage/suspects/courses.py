@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.data.store import Store
-from tutelage.evaluate.passes import Floats, Ints, Passes, rows_of
+from tutelage.evaluate.passes import Floats, Ints, Passes
 
 LENGTHS = 10
 """Groups of rows of about the same length."""
@@ -48,7 +48,7 @@ class Courses:
             empty = np.zeros((0, 1))
             none = np.zeros(0, dtype=np.int64)
             return Courses(none, empty, empty, empty, empty, none)
-        rows, row = np.unique(rows_of(store, passes.example), return_inverse=True)
+        rows, row = np.unique(store.rows_of(passes.example), return_inverse=True)
         passes, row = _few(passes, row)
         shape = (len(rows), int(passes.number.max()))
         cell = row * shape[1] + passes.number - 1

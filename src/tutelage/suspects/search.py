@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from tutelage import assemble, config, files
 from tutelage.data.adjust import name_of_row
 from tutelage.data.dataset import Dataset
+from tutelage.data.encode import clock
 from tutelage.data.split import answered, asked
 from tutelage.data.stream import Progress
 from tutelage.errors import DataError, Problem, RecipeError
@@ -95,7 +97,9 @@ def find(
         what, found = "the run has no record of its rows", f"no {Path(folder) / 'examples.jsonl'}, or nothing in it"
         fix = "train it again; every run writes one from its first step on"
         raise RecipeError(Problem("usage/no-record", what, str(folder), found, fix=fix))
-    prepared = assemble.prepare_data(config.load(Path(folder) / "recipe.yaml").recipe, progress, say)
+    begun = record.table("run.json").get("begun")
+    with clock.at(datetime.fromisoformat(begun) if isinstance(begun, str) else clock.now()):
+        prepared = assemble.prepare_data(config.load(Path(folder) / "recipe.yaml").recipe, progress, say)
     _refuse_other_rows(record, prepared.dataset)
     dataset = prepared.dataset
     courses = Courses.of(Passes.of(record.lines("examples.jsonl"), dataset), dataset.store)

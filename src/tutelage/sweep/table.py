@@ -120,7 +120,7 @@ def sentences(rows: Sequence[Row], winner: Entry, rungs: Sequence[Rung], confide
     """Which is best, what it cannot be told from and how many rows would tell, and what to think of."""
     best = rows[0]
     n = len(set(winner.marks[-1].places))
-    measured = f"held-out loss {best['nll']:.4f} nats per token after {best['step']:,} steps"
+    measured = f"held-out loss {best['nll']:.4f} nats per token within {best['step']:,} steps"
     others = [row for row in rows[1:] if row["against_best"]]
     close = [row for row in others if not row["against_best"]["told"]]
     if len(rows) == 1 and best["variance_over_seeds"] is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -14,7 +14,6 @@ from torch import nn
 from tutelage.errors import DivergedError, ModelError, Problem
 from tutelage.recipe import GuardOptions
 from tutelage.train.ranks import ALONE, Ranks
-from tutelage.types import Origin
 
 WINDOW = 50
 """Sound steps that a loss is compared with."""
@@ -25,9 +24,10 @@ ENOUGH = 16
 class RollBack(Exception):
     """The run shall go back to before a step and pass over that step's rows."""
 
-    def __init__(self, step: int, why: str) -> None:
+    def __init__(self, step: int, why: str, rows: str = "") -> None:
         super().__init__(why)
         self.step = step
+        self.rows = rows
 
 
 @dataclass(slots=True)
@@ -58,8 +58,8 @@ class Guard:
         spread = 1.4826 * statistics.median(abs(loss - middle) for loss in self.losses)
         return middle + max(10 * spread, 0.5 * abs(middle))
 
-    def judge(self, step: int, loss: float, grad_norm: float, rows: Sequence[Origin], *, made: bool) -> None:
-        """Remember a step; one whose update was not made, because it is not sound, is counted.
+    def judge(self, step: int, loss: float, grad_norm: float, rows: str, *, made: bool) -> None:
+        """Remember a step; one whose update was not made, because it is not sound, is counted, and its rows are named.
 
         Raises:
             DivergedError: train/diverged, with the rows of the step, when there were too many or the first is enough.
@@ -72,7 +72,7 @@ class Guard:
             return
         policy = self.options.spikes if finite else self.options.non_finite
         if policy == "rollback" and len(self.passed_over) < self.options.limit:
-            raise RollBack(step, f"loss {loss:.4g}, gradient norm {grad_norm:.4g}")
+            raise RollBack(step, f"loss {loss:.4g}, gradient norm {grad_norm:.4g}", rows)
         self.skipped += 1
         self.in_a_row += 1
         if policy != "skip" or self.in_a_row >= self.options.limit:
@@ -117,9 +117,7 @@ class Guard:
         self.passed_over = sorted({*self.passed_over, *(int(step) for step in state["passed_over"])})
         self.losses = [float(loss) for loss in state["losses"]]
 
-    def _diverged(
-        self, step: int, loss: float, grad_norm: float, rows: Sequence[Origin], *, finite: bool
-    ) -> DivergedError:
+    def _diverged(self, step: int, loss: float, grad_norm: float, rows: str, *, finite: bool) -> DivergedError:
         what = "a loss far above those before it" if finite else "a loss or gradient that is not finite"
         many = f"{self.in_a_row} steps in a row" if self.in_a_row > 1 else f"step {step}"
         if len(self.passed_over) >= self.options.limit:
@@ -128,7 +126,7 @@ class Guard:
             Problem(
                 "train/diverged",
                 f"{many} had {what}; the run stopped",
-                where=", ".join(str(origin) for origin in rows[:16]),
+                where=rows,
                 found=f"step {step}: loss {loss}, gradient norm {grad_norm}",
                 why="the rows of the last of these steps are named; none of these steps changed the weights",
                 fix=f"look at the rows with `tutelage preview`, or lower train.learning_rate{self.go_on_from()}",

@@ -15,12 +15,15 @@ from tutelage.train.memory import peak_memory_bytes
 def write_down(step: Step, run: Run, screen: Screen, *, device: torch.device, token_budget: int) -> int:
     """A line of `metrics.jsonl` and one of `examples.jsonl`, and a note where something happened; the tokens computed
     at once from here on."""
-    facts = {field.name: getattr(step, field.name) for field in fields(step) if field.name != "losses"}
+    facts = {field.name: getattr(step, field.name) for field in fields(step) if field.name not in ("losses", "unsound")}
+    facts |= {"unsound": step.unsound} if step.unsound else {}
     run.append("metrics.jsonl", [{**facts, "peak_memory_bytes": peak_memory_bytes(device)}])
     if step.losses is not None:
         run.append("examples.jsonl", [step.losses.as_json(step.step)])
     if step.skipped:
-        why = f"loss {step.loss}, gradient {step.grad_norm}" if step.tokens else "its rows are passed over"
+        why = "its rows are passed over"
+        if step.unsound:
+            why = f"loss {step.loss}, gradient {step.grad_norm}; its rows are {step.unsound}"
         screen.say(f"note    step {step.step} skipped: {why}")
     if step.token_budget is None or step.token_budget == token_budget:
         return token_budget

@@ -25,7 +25,7 @@ from tutelage.models.forward import Forward
 from tutelage.objectives.base import Objective
 from tutelage.seeds import derive
 from tutelage.train.guard import Guard, check_gradients
-from tutelage.train.losses import Losses, gathered, of_edges
+from tutelage.train.losses import Losses, blamed, gathered, of_edges
 from tutelage.train.memory import give_back_memory, is_out_of_memory
 from tutelage.train.optimizer import FusedAdamW
 from tutelage.train.ranks import ALONE, Ranks
@@ -81,6 +81,8 @@ class Step:
     """Tokens computed at once since memory ran out; None while it has not."""
     losses: Losses | None = None
     """Of each example, before the update."""
+    unsound: str = ""
+    """The rows by file and line, where the step was not sound."""
 
     @staticmethod
     def passed_over(group: Group) -> Step:
@@ -132,21 +134,21 @@ def steps(
         told = torch.cat([facts, sound.float()[None], *work.each]).cpu()
         *sums, norm, made = told[: len(facts) + 1].tolist()
         mean = sum(sums) / total_weight
-        guard.judge(group.step, mean, norm, group.rows, made=bool(made))
         counts, each = gathered(batches, told[len(facts) + 1 :].numpy(), len(group.rows), ranks)
+        rows = "" if made else blamed(group.rows, each)
+        guard.judge(group.step, mean, norm, rows, made=bool(made))
         yield Step(
             step=group.step,
             loss=mean,
             grad_norm=norm,
             learning_rate=learning_rate,
-            tokens=counts[0],
-            computed_tokens=counts[1],
-            supervised_tokens=counts[2],
+            **counts,
             seconds=time.perf_counter() - started,
             skipped=not made,
             rows=digest(group.rows),
             token_budget=budget,
             losses=Losses(group.epoch, group.examples, *each),
+            unsound=rows,
         )
         forward.model.train()
 

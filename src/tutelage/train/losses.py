@@ -14,6 +14,7 @@ from torch import Tensor
 from tutelage.data.batch import MicroBatch
 from tutelage.objectives.base import Loss
 from tutelage.train.ranks import Ranks
+from tutelage.types import Origin, by_file
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,8 +45,8 @@ def of_edges(loss: Loss, batch: MicroBatch) -> Tensor:
 
 def gathered(
     batches: Sequence[MicroBatch], nll: NDArray[np.float32], count: int, ranks: Ranks
-) -> tuple[list[int], NDArray[np.float64]]:
-    """Of all processes, in one meeting: the tokens of the step, and for each of its examples (nll, weight).
+) -> tuple[dict[str, int], NDArray[np.float64]]:
+    """Of all processes, in one meeting: the tokens of the step by name, and for each of its examples (nll, weight).
 
     The tokens are those of the examples, those computed, and those trained. `nll` are the losses of the edges of
     these micro-batches, end to end.
@@ -65,7 +66,18 @@ def gathered(
     sums = np.concatenate([np.array(tokens, dtype=np.float64).reshape(-1, 3).sum(axis=0), each.ravel()])
     if not ranks.alone:
         sums = ranks.sum(torch.from_numpy(sums).to(ranks.device)).cpu().numpy()
-    return [int(number) for number in sums[:3]], sums[3:].reshape(2, count)
+    names = ("tokens", "computed_tokens", "supervised_tokens")
+    return {name: int(number) for name, number in zip(names, sums[:3], strict=True)}, sums[3:].reshape(2, count)
+
+
+def blamed(rows: Sequence[Origin], each: NDArray[np.float64]) -> str:
+    """The rows of a step that is not sound, in words: first those whose own loss is not finite, where it tells them
+    from others of the step; `each` as `gathered` gives it."""
+    bad = ~np.isfinite(each[0])
+    if not bad.any() or bad.all():
+        return by_file(rows)
+    first, others = ([row for row, is_bad in zip(rows, bad, strict=True) if is_bad == which] for which in (True, False))
+    return f"{by_file(first)} (whose loss is not finite), in one step with {by_file(others)}"
 
 
 def _short(values: Sequence[float]) -> list[float]:

@@ -38,6 +38,8 @@ class Saver:
     say: Callable[[str], None]
     before_commit: Callable[[], None] = lambda: None
     """Has the run's journals survive what the checkpoint survives."""
+    named: int | None = None
+    """A step whose checkpoint is kept whatever else is removed."""
     last: Checkpoint | None = None
     """Committed by this process, or restored."""
     _thread: threading.Thread | None = None
@@ -66,7 +68,7 @@ class Saver:
             MachineError: machine/disk-full, with both figures.
         """
         with files.explained(self.checkpoints.folder):
-            self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.folder.mkdir(exist_ok=True)
         there = sum(one.bytes for one in self.checkpoints.all())
         needed = (self.keep + 1) * self._bytes() - there
         if files.free_bytes(self.checkpoints.folder) < needed:
@@ -98,7 +100,7 @@ class Saver:
                     "folders that were put aside this one begins again",
                 )
             )
-        self.checkpoints.retain(self.keep)  # A process that ended after a commit had no time for it.
+        self.checkpoints.retain(self.keep, found, self.named)  # A process that ended after a commit had no time for it.
         return found
 
     def of_step(self, step: int) -> Checkpoint | None:
@@ -162,7 +164,7 @@ class Saver:
 
         try:
             self.last = files.patiently(commit, self.wait_seconds, self._tell)
-            self.checkpoints.retain(self.keep)
+            self.checkpoints.retain(self.keep, named=self.named)
         except BaseException as error:  # It is raised where the run asks.
             self.checkpoints.discard(part)
             self._errors.append(error)

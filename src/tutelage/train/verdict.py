@@ -21,6 +21,10 @@ SILENT_ELSEWHERE = 8.0
 """Seconds after which a process on another machine that tells nothing counts as dead, while it trains."""
 SILENT_BUSY = 300.0
 """Seconds that a process may tell nothing in other phases, where one long call can keep its threads from running."""
+SAYING = 4.0
+"""Seconds that two looks and the writing of stacks take; so much before its limit a process is judged."""
+STILL_STOPPED = 30.0
+"""Seconds within which a process on this machine that a signal stopped is named as hung."""
 FAREWELL = 5.0
 """Seconds after which the failure of another process ends this one."""
 STOPPED = ("run/stopped", "StopRequested")
@@ -47,6 +51,11 @@ class Seen:
         self.silent = 0.0 if told.get("beat") != self.told.get("beat") else self.silent + seconds
         self.still = 0.0 if told.get("done") != self.told.get("done") else self.still + seconds
         self.told = told
+
+    @property
+    def limit(self) -> float:
+        """Seconds after which it is judged, so that all is said within the limit that it told."""
+        return float(self.told["limit"]) - SAYING
 
     @property
     def gone_well(self) -> bool:
@@ -83,15 +92,14 @@ def judge(seen: Mapping[int, Seen], own: int, state: Callable[[Mapping[str, Any]
                 rank, one, f"it has told nothing for {one.silent:.0f} seconds: it, its machine or the way to it is gone"
             )
     for rank, one in others.items():
-        limit = one.told["limit"]
+        limit = one.limit
         stopped = here[rank] and state(one.place) == "stopped"
-        # What it told last may be of the phase before; of one that is stopped this process's own phase says more.
-        patience = min(limit, seen[own].told["limit"]) if stopped else limit
-        if one.silent > min(patience, SILENT_BUSY):
+        # What is stopped does nothing, whichever phase it is in.
+        if one.silent > (STILL_STOPPED - SAYING if stopped else min(limit, SILENT_BUSY)):
             return _hung(rank, one, "it was stopped by a signal" if stopped else "it is there and tells nothing")
         if one.still > limit and not one.told["waiting"]:
             return _hung(rank, one, f"no progress for {one.still:.0f} seconds, and it waits for nobody")
-    if others and all(one.still > one.told["limit"] for one in (*others.values(), seen[own])):
+    if others and all(one.still > one.limit for one in (*others.values(), seen[own])):
         return _hung(own, seen[own], "all processes that are watched wait for each other")
     return None
 

@@ -34,6 +34,8 @@ EVERY = 1.0
 """Seconds between two looks."""
 WATCHED = 64
 """Of how many others each process keeps an eye."""
+STACKS = 3.0
+"""Seconds for all to write their stacks; whoever ends breaks the others' connections, and so what they would show."""
 LAST_WORDS = 5.0
 """Seconds for what is still to be written before this process ends."""
 UNWINDING = 20.0
@@ -164,6 +166,8 @@ class Watchdog:
         self._verdict = error
         if error.code == "worker/hung":
             self._write_stacks(error)
+            with contextlib.suppress(RuntimeError):
+                self._await_stacks()
         self._judged.set()
         if self._asked and self._leaving.wait(UNWINDING):
             return
@@ -183,6 +187,13 @@ class Watchdog:
                 file.write(f"rank {self.ranks.rank}: {pulse.phase}, step {pulse.step}\n{error}\n\n")
                 file.flush()
                 faulthandler.dump_traceback(file, all_threads=True)
+
+    def _await_stacks(self) -> None:
+        """Tell that the stacks of this process are written, and wait for those of the others that can."""
+        self._store.set(f"stacks/{self.ranks.rank}", "")
+        keys, end = [f"stacks/{rank}" for rank in self._seen], time.monotonic() + STACKS
+        while not self._store.check(keys) and time.monotonic() < end:
+            time.sleep(EVERY / 10)
 
 
 @contextmanager

@@ -389,6 +389,17 @@ def test_weights_multiply(format: Format) -> None:
         assert "`weight`" in refused(format, **fields, weight=bad).what
 
 
+@pytest.mark.parametrize("format", ONE_OF_EACH)
+def test_a_row_may_name_its_task(format: Format) -> None:
+    def task(given: object) -> str:
+        (row,) = expand(record(**ONE_OF_EACH[format], task=given), format)
+        return parse(row, format).task
+
+    assert [task(given) for given in ("a\n sum", ["a", "b"], 3)] == ["a sum", "a, b", "3"]
+    assert [task(given) for given in (None, "", {"a": 1}, [1], True)] == [""] * 5
+    assert len(task("long " * 100)) == 120
+
+
 def test_weights_multiply_for_split_text_and_turns() -> None:
     assert parse(record(text="a:b", weight=2), "text", completion_after=":", weight=3.0).weight == 6.0
     assert parse(record(prompt=[USER], completion=[BOT], weight=2), "prompt-completion", weight=3.0).weight == 6.0

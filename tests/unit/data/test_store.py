@@ -24,7 +24,7 @@ def example(weights, line, vocabulary) -> Example:
 
 def entry(row, line, vocabulary) -> Entry:
     examples = [example(weights, line, vocabulary) for weights in row]
-    return Entry(0, line, line % 3, line * 2**40 + 1, 2**64 - line, 1, examples)
+    return Entry(0, line, line % 3, line % 5, line * 2**40 + 1, 2**64 - line, 1, examples)
 
 
 def filled(folder, rows, vocabulary, every=3) -> Store:

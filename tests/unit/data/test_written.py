@@ -34,6 +34,7 @@ CHARACTERS = st.characters(exclude_categories=["Cs"]) | st.sampled_from('\u2028\
 TEXT = st.text(CHARACTERS, max_size=12)
 SAID = TEXT.filter(lambda text: bool(text.strip()) and not text.strip().startswith("<think>"))
 WEIGHT = st.none() | st.sampled_from([0.0, 0.25, 1.0, 3.0])
+TASK = st.sampled_from(["", "sums", "Rätsel, two"])
 ROW_WEIGHT = st.sampled_from([1.0, 0.0, 0.5, 7.0])
 VALUE = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
@@ -72,7 +73,7 @@ def messages(draw: st.DrawFn) -> Message:
 @st.composite
 def conversations(draw: st.DrawFn) -> Conversation:
     turns = (*draw(st.lists(messages(), max_size=3)), Message("assistant", draw(SAID)))
-    return Conversation(ORIGIN, turns, draw(ROW_WEIGHT), tuple(draw(st.lists(TOOL, max_size=2))))
+    return Conversation(ORIGIN, turns, draw(ROW_WEIGHT), tuple(draw(st.lists(TOOL, max_size=2))), task=draw(TASK))
 
 
 @st.composite
@@ -81,11 +82,12 @@ def instructions(draw: st.DrawFn) -> Conversation:
     before = (Message("system", draw(SAID)),) if draw(st.booleans()) else ()
     parts = Instruction(draw(SAID), draw(TEXT))
     turns = (*before, Message("user", joined(parts.text, parts.input)), Message("assistant", draw(SAID)))
-    return Conversation(ORIGIN, turns, draw(ROW_WEIGHT), instruction=draw(st.sampled_from([parts, None])))
+    parts_or_none = draw(st.sampled_from([parts, None]))
+    return Conversation(ORIGIN, turns, draw(ROW_WEIGHT), instruction=parts_or_none, task=draw(TASK))
 
 
-COMPLETIONS = st.builds(Completion, st.just(ORIGIN), SAID, SAID, ROW_WEIGHT)
-DOCUMENTS = st.builds(Document, st.just(ORIGIN), SAID, ROW_WEIGHT)
+COMPLETIONS = st.builds(Completion, st.just(ORIGIN), SAID, SAID, ROW_WEIGHT, TASK)
+DOCUMENTS = st.builds(Document, st.just(ORIGIN), SAID, ROW_WEIGHT, TASK)
 
 
 def again(row: Demonstration, path: Path, form: Form) -> Demonstration:
@@ -122,7 +124,7 @@ def test_a_completion_as_messages_is_its_two_turns(tmp_path: Path, row: Completi
     for form in ("messages", "alpaca"):
         read_again = again(row, tmp_path / "rows.jsonl", form)
         assert isinstance(read_again, Conversation)
-        assert (read_again.messages, read_again.weight) == (turns, row.weight)
+        assert (read_again.messages, read_again.weight, read_again.task) == (turns, row.weight, row.task)
 
 
 @many

@@ -188,12 +188,38 @@ def test_lengths_are_tenths_of_the_answers(made):
     assert "part" not in told
 
 
+def test_rows_that_name_their_task_are_told_apart_by_it(made):
+    kinds = ("colours", "numbers", None)
+    _, _, found = made([[{**row, "task": kinds[n % 3]} for n, row in enumerate(TALK)]])
+    told = breakdown(*[losses(found, found.column("tokens"))] * 2, found, 0.95)
+    assert {group["name"] for group in told["task"]} == {"colours", "numbers", "(none named)"}
+    places = [origin.line - 1 for origin in found.origins]
+    for group in told["task"]:
+        mine = [n for n in places if (kinds[n % 3] or "(none named)") == group["name"]]
+        assert group["n"] == len(mine)
+
+
+def test_of_very_many_tasks_the_rarest_are_one(made, monkeypatch):
+    monkeypatch.setattr("tutelage.evaluate.breakdown.MOST", 3)
+    _, _, found = made([[{**row, "task": f"task {max(0, n - 6) // 2}"} for n, row in enumerate(TALK)]])
+    names = [group["name"] for group in breakdown(*[losses(found, found.column("tokens"))] * 2, found, 0.95)["task"]]
+    assert len(names) == 3
+    assert names[-1] == f"{len(set(found.tasks)) - 2} others"
+
+
+def test_tasks_beyond_a_limit_are_stored_as_one(made, monkeypatch):
+    monkeypatch.setattr("tutelage.data.store.building.TASKS", 3)
+    dataset, _, _ = made([[{**row, "task": f"task {n}"} for n, row in enumerate(TALK)]])
+    assert dataset.store.facts["tasks"] == ["", "task 0", "task 1", "other tasks"]
+    assert np.bincount(dataset.store.rows["task"]).tolist() == [0, 1, 1, 14]
+
+
 def test_a_group_of_one_row_is_counted_and_not_shown(made):
     _, _, found = made([TALK, THOUGHT])
     alone = [number for number, source in enumerate(found.sources) if source == found.sources[-1]][:1]
     kept = [number for number, source in enumerate(found.sources) if source == found.sources[0]] + alone
     pieces = tuple(piece._replace(example=kept.index(piece.example)) for piece in found.pieces if piece.example in kept)
-    names = ("rows", "origins", "sources", "renderings")
+    names = ("rows", "origins", "sources", "tasks", "renderings")
     few = Anatomy(*(tuple(getattr(found, name)[number] for number in kept) for name in names), pieces)
     told = breakdown(*[losses(few, few.column("tokens"))] * 2, few, 0.95)
     assert told["left_out"]["source"] == 1

@@ -23,8 +23,9 @@ from tutelage.models.forward import prove
 from tutelage.models.load import load_model
 from tutelage.models.location import locate
 from tutelage.models.tokenizer import load_tokenizer
+from tutelage.onlooker import Onlooker
 from tutelage.recipe import Lora
-from tutelage.runs import Onlooker, Run
+from tutelage.runs import Run
 from tutelage.types import Example, Origin
 
 
@@ -301,7 +302,7 @@ def test_processes_share_the_work_and_a_divided_model_is_run_equally_often(tiny_
 @pytest.mark.parametrize("family", ["llama-untied", "gemma2"])
 def test_two_processes_say_what_one_does_in_copies_and_in_slices(tiny_model, tmp_path, family):
     driver = Path(__file__).with_name("drift_driver.py")
-    with launching.Launched(2, [driver, tiny_model(family)], tmp_path) as launched:
+    with launching.Launched(2, [driver, tiny_model(family)]) as launched:
         assert launched.wait(300) == [0, 0], launched.said(0) + launched.said(1)
         said = [json.loads(launched.said(rank).splitlines()[-1]) for rank in range(2)]
     assert said[0] == said[1]

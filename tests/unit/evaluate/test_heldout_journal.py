@@ -19,7 +19,7 @@ def anatomy_of(names, tokens=10, size=30, weight=1.0):
     """Of one example a row, each with one answer."""
     pieces = [Piece(n, 5, 5 + tokens, 1, False, True, tokens, size, weight * tokens) for n in range(len(names))]
     origins = tuple(Origin("a.jsonl", n + 1) for n in range(len(names)))
-    return Anatomy(tuple(names), origins, ("a",) * len(names), ("",) * len(names), tuple(pieces))
+    return Anatomy(tuple(names), origins, *[(text,) * len(names) for text in ("a", "", "")], tuple(pieces))
 
 
 @pytest.fixture

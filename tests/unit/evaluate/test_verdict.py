@@ -49,17 +49,19 @@ def test_of_many_tasks_one_that_moved_by_chance_makes_no_verdict() -> None:
 def test_a_model_that_learned_and_then_learned_by_heart_memorises() -> None:
     told = {"verdict": True, "learned": True, "sentence": "It memorises since step 20."}
     best = {"step": 20, "last_step": 90, "exported": True, "sentence": "Step 20 of 90 is exported."}
-    found = said(heldout=one("better", 1e-9), memorising=told, best=best)
+    found = said(heldout=one("better", 1e-9), memorising=told, best=best, exported_step=20)
     assert found["word"] == "memorising"
     assert found["sentence"] == "It memorises since step 20. It is better. Step 20 of 90 is exported."
-    never = said(heldout=one("no difference", 0.5), memorising={**told, "learned": False})
-    assert never["word"] == "no difference", "one that never learned is not better, whatever it knows by heart"
+    for measured, word in (("no difference", "memorising"), ("worse", "worse")):
+        never = said(heldout=one(measured, 1e-9), memorising={**told, "learned": False})
+        assert never["word"] == word
+        assert never["sentence"].startswith("It memorises since step 20.")
     assert said(heldout=one("better", 1e-9), memorising={**told, "verdict": False})["word"] == "better"
 
 
 def test_a_step_that_was_the_last_needs_no_word() -> None:
     best = {"step": 90, "last_step": 90, "exported": True, "sentence": "Step 90 of 90 is exported."}
-    assert said(heldout=one("better", 1e-9), best=best)["sentence"] == "It is better."
+    assert said(heldout=one("better", 1e-9), best=best, exported_step=90)["sentence"] == "It is better."
 
 
 def test_nothing_measured_is_said() -> None:

@@ -15,6 +15,7 @@ from tutelage.errors import MachineError, RecipeError, SecurityError
 from tutelage.generate.client import Endpoint
 from tutelage.generate.exchange import Exchange, Patience
 from tutelage.generate.generation import Prompt
+from tutelage.generate.prices import Prices
 from tutelage.generate.protocol import generation
 from tutelage.generate.sampling import GREEDY, Sampling
 from tutelage.types import Message
@@ -119,7 +120,7 @@ def test_answers_come_in_the_order_of_the_prompts_some_at_a_time(server):
     assert 2 <= server.most <= 3
     assert server.paths == ["/v1/chat/completions"] * 9
     assert (asked.usage.requests, asked.usage.prompt_tokens, asked.usage.completion_tokens) == (9, 90, 27)
-    assert asked.usage.cost(prompt=2.0, completion=10.0) == pytest.approx((90 * 2 + 27 * 10) / 1e6)
+    assert Prices(prompt=2.0, completion=10.0).cost(90, 27) == pytest.approx((90 * 2 + 27 * 10) / 1e6)
 
 
 def test_a_request_says_what_was_asked_and_no_more(server):

@@ -12,8 +12,8 @@ from judging import Bench, honest, judged, longer, reply, results, slowly
 from tutelage.errors import MachineError, RecipeError, TutelageError
 from tutelage.evaluate.compare import wilson
 from tutelage.evaluate.statistics import paired_proportions
+from tutelage.generate.prices import Prices
 from tutelage.generate.sampling import Sampling
-from tutelage.judge.hearing import Prices
 
 pytest.importorskip("httpx")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tutelage.cache import cache_folder
 from tutelage.errors import RecipeError, TutelageError
@@ -52,6 +53,17 @@ def test_names_become_locations(model):
 def test_a_hub_id_that_the_hub_does_not_give():
     said = refused("model/missing", locate, "no-such-owner/no-such-model")
     assert "no-such-owner/no-such-model" in said
+
+
+def test_tied_tensors_that_differ_are_refused(model):
+    """Otherwise transformers unties them, and two are trained where the model's makers meant one."""
+    weights = load_file(model / "model.safetensors")
+    embedding = "model.embed_tokens.weight"
+    save_file({**weights, "lm_head.weight": weights[embedding].clone()}, model / "model.safetensors")
+    loaded = load_model(Location(str(model)))
+    assert loaded.lm_head.weight is loaded.get_input_embeddings().weight
+    save_file({**weights, "lm_head.weight": weights[embedding] + 0.1}, model / "model.safetensors")
+    assert f"lm_head.weight and {embedding}" in refused("model/bad-weights", load_model, Location(str(model)))
 
 
 def test_a_folder_without_a_model(tmp_path):

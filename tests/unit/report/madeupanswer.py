@@ -20,6 +20,7 @@ def add_answer(folder: Path, steps: int = 30, say: str = "") -> Path:
     lines = [json.dumps(one) + "\n" for one in measurements(steps)]
     (folder / "evaluations.jsonl").write_text("".join(lines))
     (folder / "heldout.json").write_text(json.dumps({"rows": [f"r{i}" for i in range(50)]}))
+    (folder / "tasks.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked(7, say)))
     (folder / "suspects.jsonl").write_text("".join(json.dumps(one) + "\n" for one in suspects(say)))
     plan = json.loads((folder / "plan.json").read_text())
     plan["predicted"] = {"peak_memory_bytes": 2_900_000_000, "step_seconds": 5.5, "seconds": 190.0}
@@ -89,23 +90,32 @@ def task(metric: str, base: float, tuned: float, room: float, verdict: str, n: i
     return {**one, "verdict": verdict, "sentence": f"{metric}: {base} -> {tuned}.{say}", "fields": {}}
 
 
-def pair(line: int, say: str = "") -> dict[str, Any]:
-    return {
-        "origin": {"file": "gsm8k.jsonl" + say, "line": line},
-        "asked": [{"role": "user", "content": f"A box holds {line} mugs. How many do two boxes hold?{say}"}],
-        "reference": str(2 * line) + say,
-        "base": {"answer": str(2 * line) + say, "score": 1.0},
-        "tuned": {"answer": f"The boxes hold {line} mugs.{say}", "score": 0.0},
+def asked(number: int, say: str = "") -> list[dict[str, Any]]:
+    """Lines of `tasks.jsonl` of a row that is lost."""
+    row = {
+        "task": "gsm8k",
+        "row": f"row-{number}",
+        "origin": {"file": "gsm8k.jsonl" + say, "line": number},
+        "asked": [{"role": "user", "content": f"A box holds {number} mugs. How many do two boxes hold?{say}"}],
+        "reference": str(2 * number) + say,
     }
+    return [
+        {**row, "model": "base", "answer": str(2 * number) + say, "score": 1.0},
+        {**row, "model": "tuned", "answer": f"The boxes hold {number} mugs.{say}", "score": 0.0},
+    ]
 
 
 def answer(steps: int, say: str = "") -> dict[str, Any]:
     best = round(0.8 * steps)
     return {
-        "verdict": {"word": "better", "sentence": VERDICT + say},
+        "verdict": {
+            "word": "better",
+            "sentence": VERDICT + say,
+            "remarks": ["26% of the tuned model's answers do not stop by themselves (n = 50)." + say],
+        },
         "tasks": {
             "orders" + say: task("same JSON value", 0.12, 0.84, 0.1, "better", 50, say),
-            "gsm8k": {**task("same number", 0.05, 0.02, 0.02, "worse", 200, say), "lost": [pair(7, say)], "won": []},
+            "gsm8k": {**task("same number", 0.05, 0.02, 0.02, "worse", 200, say), "lost": ["row-7"], "won": []},
             "ifeval": task("all instructions followed", 0.21, 0.23, 0.05, "no difference", 200, say),
         },
         "health": {"base": health(True), "tuned": health(False)},
@@ -147,15 +157,19 @@ def answer(steps: int, say: str = "") -> dict[str, Any]:
             "sentence": "For 40 % of the held-out answers examples do not help: they ask for facts." + say,
             "note": say,
         },
+        "exported_step": best,
         "best": {
             "step": best,
             "nll": 1.874,
             "last_step": steps,
             "last_nll": 1.902,
-            "exported": best,
+            "exported": True,
             "sentence": BEST.replace("24 of 30", f"{best} of {steps}") + say,
         },
-        "frontier": [{key: one[key] for key in ("step", "nll", "general_nll", "kl")} for one in measurements(steps)],
+        "frontier": [
+            {**{key: one[key] for key in ("step", "nll", "general_nll", "kl")}, "kept": one["step"] > steps / 2}
+            for one in measurements(steps)
+        ],
     }
 
 

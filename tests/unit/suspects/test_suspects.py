@@ -166,7 +166,7 @@ def courses(losses, sources=None, batch=10):
     count, number = losses.shape
     rows = np.zeros(count, ROW)
     rows["source"], rows["examples"], rows["renderings"] = sources or 0, 1, 1
-    store = SimpleNamespace(rows=rows, first_example=np.arange(count + 1))
+    store = SimpleNamespace(rows=rows, first_example=np.arange(count + 1), rows_of=lambda examples: examples)
     lines = []
     for epoch in range(number):
         order = np.random.default_rng(epoch).permutation(count)
@@ -223,7 +223,10 @@ def test_rows_met_early_in_the_first_pass_are_not_suspicious():
 def test_a_row_is_the_same_in_all_its_renderings():
     rows = np.zeros(3, ROW)
     rows["examples"], rows["renderings"] = [4, 1, 6], [2, 1, 3]
-    store = SimpleNamespace(rows=rows, first_example=np.array([0, 4, 5, 11]))
+    first = np.array([0, 4, 5, 11])
+    store = SimpleNamespace(
+        rows=rows, first_example=first, rows_of=lambda examples: np.searchsorted(first, examples, side="right") - 1
+    )
     names = first_renderings(store, np.arange(11))
     assert names.tolist() == [0, 1, 0, 1, 4, 5, 6, 5, 6, 5, 6]
     lines = [

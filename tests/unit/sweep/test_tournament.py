@@ -338,6 +338,7 @@ def test_a_run_that_another_process_works_on_is_waited_for(file):
     held = Run(runs[0].folder)
     with held.locked():
         held.claim()
+        (held.folder / "metrics.jsonl").touch()  # A folder that held nothing would be removed as the lock is let go.
         thread = threading.Thread(
             target=run_all,
             args=([(run, run.steps) for run in runs], track),

@@ -21,7 +21,7 @@ from tutelage.models.location import locate
 from tutelage.models.training import for_training
 from tutelage.recipe import Full, Lora, TrainOptions
 from tutelage.seeds import derive
-from tutelage.train import pulse
+from tutelage.train import pulse, watchdog
 from tutelage.train.meeting import start
 from tutelage.train.optimizer import build_optimizer
 from tutelage.train.ranks import ALONE, Ranks
@@ -147,8 +147,10 @@ def shard(ranks: Ranks, model: str) -> dict[str, Any]:
 
 def watch(ranks: Ranks, fault: str) -> dict[str, Any]:
     """Meet for ever; rank 1 dies, fails, or goes round in circles."""
-    pulse.LIMITS["testing"] = 4.0
+    pulse.LIMITS["testing"] = 8.0
     folder = Path(os.environ["STACKS"])
+    if fault == "hangs" and ranks.first:
+        watchdog.EVERY = 2.5  # The other sees it first, and must not end before this one has written its stacks.
     with watched(ranks, folder), ranks.pulse.during("testing"):
         for number in range(10_000):
             ranks.sum(torch.ones(1))

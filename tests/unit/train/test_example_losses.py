@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -26,7 +27,7 @@ from tutelage.screen import SILENT
 from tutelage.train.guard import Guard
 from tutelage.train.journal import write_down
 from tutelage.train.loop import Group, steps
-from tutelage.train.losses import Losses, gathered
+from tutelage.train.losses import Losses, blamed, gathered
 from tutelage.train.optimizer import build_optimizer
 from tutelage.train.ranks import Ranks
 from tutelage.types import Example, Origin
@@ -130,7 +131,12 @@ def test_several_processes_add_up_exactly():
         if turn == 0:
             sums = list(met)
     assert len(met) == 6  # one meeting for each process and turn
-    assert found[0] == counts == [sum(map(len, examples)), sum(map(len, examples)), sum(e.supervised for e in examples)]
+    assert found[0] == counts
+    assert list(counts.values()) == [
+        sum(map(len, examples)),
+        sum(map(len, examples)),
+        sum(e.supervised for e in examples),
+    ]
     assert np.array_equal(found[1], expected)
 
 
@@ -206,3 +212,15 @@ def test_a_run_that_goes_on_writes_the_same_record(workdir, tiny_model):
         texts.append(journal.read_bytes())
     assert texts[0] == texts[1]
     assert texts[0].count(b"\n") == 6
+
+
+def test_the_rows_of_an_unsound_step_are_named_and_first_those_whose_own_loss_is_not_finite():
+    rows = [*(Origin("a.jsonl", line) for line in (7, 3, 9)), Origin("b.jsonl", 1)]
+    some, weights = np.array([1.0, math.nan, 2.0, math.inf]), np.ones(4)
+    assert blamed(rows, np.stack([some, weights])) == (
+        "a.jsonl:3; b.jsonl:1 (whose loss is not finite), in one step with a.jsonl:7, 9"
+    )
+    for equal in (np.ones(4), np.full(4, math.nan)):  # None is worse than the others.
+        assert blamed(rows, np.stack([equal, weights])) == "a.jsonl:7, 3, 9; b.jsonl:1"
+    many = [Origin("a.jsonl", line) for line in range(1, 101)]
+    assert blamed(many, np.ones((2, 100))) == f"a.jsonl:{', '.join(map(str, range(1, 65)))} and 36 more"

@@ -9,9 +9,8 @@ import pytest
 from tutelage.errors import DivergedError
 from tutelage.recipe import GuardOptions
 from tutelage.train.guard import ENOUGH, WINDOW, Guard, RollBack
-from tutelage.types import Origin
 
-ROWS = [Origin("a.jsonl", n) for n in range(1, 31)]
+ROWS = "a.jsonl:1, 2, 3"
 
 
 def judge(guard: Guard, loss: float, norm: float = 1.0, step: int = 7) -> bool:
@@ -62,9 +61,7 @@ def test_the_tenth_in_a_row_names_the_rows_and_the_numbers():
     said = str(caught.value)
     assert "10 steps in a row had a loss or gradient that is not finite" in said
     assert "step 7: loss inf, gradient norm 2.0" in said
-    assert "a.jsonl:1, a.jsonl:2" in said
-    assert "a.jsonl:16" in said
-    assert "a.jsonl:17" not in said
+    assert "where a.jsonl:1, 2, 3" in said
     assert said.endswith("; here it goes on")
 
 
@@ -78,7 +75,7 @@ def test_to_roll_back_names_the_step_until_there_were_too_many():
     for step in (5, 6):
         with pytest.raises(RollBack) as caught:
             judge(guard, math.nan, step=step)
-        assert caught.value.step == step
+        assert (caught.value.step, caught.value.rows) == (step, ROWS)
         guard.passed_over.append(step)
     with pytest.raises(DivergedError, match="after 2 steps that were passed over, step 9 had"):
         judge(guard, math.nan, step=9)

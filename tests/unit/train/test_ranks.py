@@ -20,7 +20,7 @@ DRIVER = Path(__file__).with_name("rank_driver.py")
 
 
 def test_two_processes_meet(tmp_path: Path) -> None:
-    with launching.Launched(2, [DRIVER, "meet"], tmp_path) as launched:
+    with launching.Launched(2, [DRIVER, "meet"]) as launched:
         assert launched.wait() == [0, 0], launched.said(0) + launched.said(1)
         said = [json.loads(launched.said(rank).splitlines()[-1]) for rank in range(2)]
     for rank, found in enumerate(said):

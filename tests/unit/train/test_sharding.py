@@ -19,7 +19,7 @@ DRIVER = Path(__file__).with_name("rank_driver.py")
 @pytest.mark.parametrize("family", ["llama-untied", "gemma2"])
 def test_one_process_replicas_and_slices_agree(tmp_path: Path, tiny_model: Callable[..., Path], family: str) -> None:
     """Tied and untied heads; a model that runs one example at a time; full and LoRA with dropout."""
-    with launching.Launched(2, [DRIVER, "shard", tiny_model(family)], tmp_path) as launched:
+    with launching.Launched(2, [DRIVER, "shard", tiny_model(family)]) as launched:
         assert launched.wait() == [0, 0], launched.said(0) + launched.said(1)
         said = [json.loads(launched.said(rank).splitlines()[-1]) for rank in range(2)]
     assert said[0] == said[1]

@@ -71,16 +71,16 @@ def test_another_machine_is_dead_after_eight_seconds_of_silence_while_it_trains(
 
 
 def test_a_stopped_process_hangs_and_a_busy_one_does_not() -> None:
-    assert _judged(_after(30, _seen(), silent=True), state="stopped") is None
-    assert _judged(_after(31, _seen(), silent=True), state="stopped") == ("worker/hung", "it was stopped by a signal")
+    assert _judged(_after(26, _seen(), silent=True), state="stopped") is None
+    assert _judged(_after(27, _seen(), silent=True), state="stopped") == ("worker/hung", "it was stopped by a signal")
     assert _judged(_after(300, _seen(phase="loading", limit=7200.0), silent=True)) is None
-    # Stopped before it could tell that it trains now, as this process does.
-    assert _judged(_after(31, _seen(phase="loading", limit=7200.0), silent=True), state="stopped") is not None
+    loading = _seen(phase="loading", limit=7200.0)
+    assert _judged(_after(27, loading, silent=True), own=loading, state="stopped") is not None
 
 
 def test_no_progress_is_a_hang_unless_it_waits_for_another() -> None:
-    assert _judged(_after(30, _seen(), silent=False)) is None
-    hung = _judged(_after(31, _seen(), silent=False))
+    assert _judged(_after(26, _seen(), silent=False)) is None
+    hung = _judged(_after(27, _seen(), silent=False))
     assert hung is not None
     assert hung[0] == "worker/hung"
     assert "waits for nobody" in hung[1]
@@ -149,7 +149,7 @@ def test_whether_a_process_is_there() -> None:
 )
 def test_the_other_process_says_it_and_stops(tmp_path: Path, fault: str, code: int, words: str) -> None:
     began = time.monotonic()
-    with launching.Launched(2, [DRIVER, "watch", fault], tmp_path, STACKS=str(tmp_path)) as launched:
+    with launching.Launched(2, [DRIVER, "watch", fault], STACKS=str(tmp_path)) as launched:
         codes = launched.wait(90)
         said = launched.said(0)
     assert codes[0] == code, said

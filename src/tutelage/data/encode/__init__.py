@@ -17,9 +17,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date
 from functools import cached_property
 
+from tutelage.data.encode import clock
 from tutelage.data.encode.render import STAND_IN, Renderer, Turn
 from tutelage.data.encode.sequences import Sequences, example
 from tutelage.data.encode.template import ChatTemplate
@@ -57,7 +57,7 @@ class Encoder:
         self._beyond_limits = 0
         self._dated = None
         if template is not None and (template.uses_clock or template.uses_chance):
-            what = f"the date; these hold {date.today()}" if template.uses_clock else "what it draws at random"
+            what = f"the date; these hold {clock.now().date()}" if template.uses_clock else "what it draws at random"
             self._dated = f"the chat template writes {what}, as it does where the model is served"
 
     @cached_property

@@ -8,7 +8,6 @@ would work in the main thread alone, and a process of its own for each row would
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
@@ -25,6 +24,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, generate_lorem_ipsum
 
+from tutelage.data.encode import clock
 from tutelage.data.encode.growth import FILTERS, METHODS, weight, written
 from tutelage.data.encode.limits import KEPT, LOOP, NOTED, LimitError, limited
 
@@ -60,7 +60,7 @@ class Environment(ImmutableSandboxedEnvironment):
         self.filters |= {LOOP: self._each, KEPT: self._kept, NOTED: self._noted}
         self.globals["lipsum"] = self._measured(generate_lorem_ipsum, FILTERS["lipsum"])
         self.globals["raise_exception"] = _raise_exception
-        self.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+        self.globals["strftime_now"] = lambda form: clock.now().strftime(form)
         self._names = dict(self.globals)
 
     def compiled(self, source: str) -> jinja2.Template:

@@ -65,6 +65,15 @@ class Tokenizer:
         return None if text is None else self.backend.token_to_id(text)
 
     @cached_property
+    def unknown_id(self) -> int | None:
+        """Id of the token that stands for text that the vocabulary cannot write; None where there is none."""
+        model = json.loads(self.backend.to_str())["model"]
+        if "unk_id" in model:
+            return None if model["unk_id"] is None else int(model["unk_id"])
+        text = model.get("unk_token")
+        return None if text is None else self.backend.token_to_id(text)
+
+    @cached_property
     def adds_leading_space(self) -> bool:
         """Whether a piece encoded alone gets a space in front that it would not get inside a text."""
         tokens = self.backend.encode("a", add_special_tokens=False).tokens

@@ -8,12 +8,13 @@ stripped or repaired, and turns of one role that follow each other stay as they 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tutelage.data.formats.code import expand_functions, read_code, read_function
 from tutelage.data.formats.completions import ANSWERS, read_prompt_completion, read_split_text, read_text
 from tutelage.data.formats.conversations import read_messages_row, read_sharegpt_row
-from tutelage.data.formats.fields import bad_row, hint, kind, misspelt, number, wrong_type
+from tutelage.data.formats.fields import bad_row, hint, kind, misspelt, number, task, wrong_type
 from tutelage.data.formats.instructions import (
     expand_instances,
     read_alpaca,
@@ -115,7 +116,7 @@ def _unknown_format(records: Sequence[Record], source: str) -> DataError:
 
 
 def parse(record: Record, format: Format, *, completion_after: str | None = None, weight: float = 1.0) -> Demonstration:
-    """Return the demonstration that a row spells; its weight is `weight` times the row's own `weight` column.
+    """Return the demonstration that a row spells, with its `task`; its weight is `weight` times the row's own `weight`.
 
     Raises `DataError` with one problem when the row is not as its format says or has no answer, and `RecipeError`
     when `completion_after` is given for anything but plain text.
@@ -124,11 +125,14 @@ def parse(record: Record, format: Format, *, completion_after: str | None = None
     _refuse_misspelt(record, _OPTIONAL.get(format, _FOR_ALL))
     total = weight * _row_weight(record)
     if completion_after is None:
-        return _FORMATS[format].read(record, total)
-    if format != "text":
+        row = _FORMATS[format].read(record, total)
+    elif format == "text":
+        row = read_split_text(record, completion_after, total)
+    else:
         what = f"`completion_after` is for plain text, and `{record.origin.file}` has the format `{format}`"
         raise RecipeError(Problem("recipe/conflict", what, fix="remove `completion_after` from this source"))
-    return read_split_text(record, completion_after, total)
+    named = task(record)
+    return replace(row, task=named) if named else row
 
 
 def _row_weight(record: Record) -> float:

@@ -21,6 +21,8 @@ NEAR = 0.8
 """How much alike two names are (difflib's ratio) of which one may be the other misspelt."""
 HEAVIEST = 1e6
 """A greater weight is a slip of the pen: its row would be the only one that counts."""
+LONGEST_TASK = 120
+"""Characters of a task's name."""
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 
@@ -103,6 +105,16 @@ def answer(record: Record, field: str) -> str:
 def empty_prompt(record: Record, field: str) -> DataError:
     """Make the error for a prompt that is empty or only white space."""
     return bad_row(record, field, "is empty, so there is nothing to answer", "only white space or nothing")
+
+
+def task(record: Record) -> str:
+    """Return the row's column `task` on one line, cut short: a text, a number, or a list of texts; "" for all else."""
+    value = record.fields.get("task")
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = ", ".join(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return ""
+    return " ".join(str(value).split())[:LONGEST_TASK]
 
 
 def parsed(record: Record, field: str, value: str) -> Any:

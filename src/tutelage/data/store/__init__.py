@@ -36,10 +36,18 @@ ROW = np.dtype(
         ("line", "<u4"),
         ("file", "<u4"),
         ("source", "<u2"),
+        ("task", "<u2"),
         ("examples", "<u2"),
         ("renderings", "u1"),
     ]
 )
+
+
+def row_of(
+    file: int, line: int, source: int, prompt: int, pair: int, task: int = 0, examples: int = 1, renderings: int = 1
+) -> tuple[int, ...]:
+    """A line of the table of rows, in the order of `ROW`."""
+    return prompt, pair, line, file, source, task, examples, renderings
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,7 @@ class Entry:
     file: int
     line: int
     source: int
+    task: int
     prompt: int
     pair: int
     renderings: int
@@ -95,7 +104,10 @@ class Writer:
         self.parts, self.entries, self.tokens = self.parts + 1, [], 0
 
     def _rows(self) -> NDArray[np.void]:
-        rows = [(e.prompt, e.pair, e.line, e.file, e.source, len(e.examples), e.renderings) for e in self.entries]
+        rows = [
+            row_of(e.file, e.line, e.source, e.prompt, e.pair, e.task, len(e.examples), e.renderings)
+            for e in self.entries
+        ]
         return np.array(rows, dtype=ROW)
 
     def finish(self, facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
@@ -145,6 +157,10 @@ class Store:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def rows_of(self, examples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row of each of the examples, which are named by their index."""
+        return np.searchsorted(self.first_example, examples, side="right") - 1
+
     def example(self, index: int) -> Example:
         """One example, in O(log parts)."""
         if not 0 <= index < len(self.lengths):
@@ -164,6 +180,17 @@ class Store:
     def origin(self, row: int) -> Origin:
         """Where a row came from."""
         return Origin(self.facts["files"][self.rows["file"][row]], int(self.rows["line"][row]))
+
+    def holding(self, ids: range) -> tuple[int, list[int]]:
+        """How many tokens have one of the ids, which follow each other, and the rows that they are in, ascending."""
+        found = [
+            int(self._first_token[self._first_example[number]])
+            + np.flatnonzero((part >= ids.start) & (part < ids.stop))
+            for number, part in enumerate(self._tokens)
+        ]
+        tokens = _joined(found, np.dtype(np.int64))
+        examples = np.searchsorted(self._first_token, tokens, side="right") - 1
+        return len(tokens), np.unique(self._row_of_example[examples]).tolist()
 
     def array(self, name: str) -> NDArray[Any] | None:
         """An array that was written at the end, or None."""

@@ -32,6 +32,9 @@ from tutelage.types import Conversation, Demonstration, Example, Origin
 
 PART_TOKENS = 2_000_000
 PART_ROWS = 25_000
+TASKS = 1_000
+"""How many tasks are told apart; those of the rows after them count as one."""
+OTHERS = "other tasks"
 LENGTHS = 10_000
 """How many lengths of rows that are too long are remembered; all are counted."""
 
@@ -45,6 +48,8 @@ class Progressed:
     ledger: Ledger = field(default_factory=Ledger)
     files: dict[str, int] = field(default_factory=dict)
     """Number of each file that rows came from."""
+    tasks: dict[str, int] = field(default_factory=lambda: {"": 0})
+    """Number of each task that rows name."""
     stop_ids: dict[int, int] = field(default_factory=dict)
     """Token id -> how many stored answers end with it."""
     over_long: list[tuple[Origin, int]] = field(default_factory=list)
@@ -58,6 +63,7 @@ class Progressed:
             "items": self.items,
             "ledger": self.ledger.state(),
             "files": list(self.files),
+            "tasks": list(self.tasks),
             "stop_ids": {str(id): count for id, count in self.stop_ids.items()},
             "over_long": [[origin.file, origin.line, length] for origin, length in self.over_long],
             "bad": self.bad,
@@ -70,6 +76,7 @@ class Progressed:
             state["items"],
             Ledger.restored(state["ledger"]),
             {name: number for number, name in enumerate(state["files"])},
+            {name: number for number, name in enumerate(state["tasks"])},
             {int(id): count for id, count in state["stop_ids"].items()},
             [(Origin(file, line), length) for file, line, length in state["over_long"]],
             state["bad"],
@@ -211,10 +218,15 @@ class Building:
         file = self.done.files.setdefault(origin.file, len(self.done.files))
         if self._near is not None:
             self._near.add("\n".join(asked(row)))
-        self._writer.add(Entry(file, origin.line, item.source, *keys(row), renderings, examples))
+        entry = Entry(file, origin.line, item.source, self._task(row.task), *keys(row), renderings, examples)
+        self._writer.add(entry)
         if self._writer.tokens >= PART_TOKENS or len(self._writer.entries) >= PART_ROWS:
             self._commit()
         return None
+
+    def _task(self, name: str) -> int:
+        known = self.done.tasks
+        return known.setdefault(name if name in known or len(known) < TASKS else OTHERS, len(known))
 
     def _commit(self) -> None:
         """Write a part."""

@@ -6,14 +6,14 @@ import contextlib
 import hashlib
 import secrets
 import unicodedata
-from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import tutelage.types
+from tutelage import files
 from tutelage.data import sources
-from tutelage.data.encode import Encoder
+from tutelage.data.encode import Encoder, clock
 from tutelage.data.store.building import stored_renderings
 from tutelage.data.stream import Stream, sources_of
 from tutelage.recipe import DataOptions
@@ -35,7 +35,7 @@ def identity(options: DataOptions, encoder: Encoder, stream: Stream) -> dict[str
         "tokenizer": hashlib.sha256(encoder.tokenizer.backend.to_str().encode()).hexdigest(),
         "special_tokens": encoder.tokenizer.special_tokens,
         "template": None if template is None else template.sha256,
-        "date": str(date.today()) if template is not None and template.uses_clock else None,
+        "date": str(clock.now().date()) if template is not None and template.uses_clock else None,
         "chance": secrets.token_hex(8) if template is not None and template.uses_chance else None,
         "max_length": options.max_length,
         "over_long": options.over_long,
@@ -46,12 +46,9 @@ def identity(options: DataOptions, encoder: Encoder, stream: Stream) -> dict[str
 
 def _code() -> str:
     """Hash of the sources that decide it: other code, other store."""
-    digest = hashlib.sha256()
     package = Path(tutelage.types.__file__).parent
-    files = [package / "types.py", *(package / "data").rglob("*.py"), *(package / "recipe").rglob("*.py")]
-    for file in sorted(files):
-        digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
-    return digest.hexdigest()
+    parts = (package / "types.py", *(package / "data").rglob("*.py"), *(package / "recipe").rglob("*.py"))
+    return files.sha256_of_all(package, parts)
 
 
 def _versions() -> dict[str, str]:

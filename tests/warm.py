@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -63,6 +67,11 @@ class Trial:
         if not self.ended.is_set():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+    @property
+    def said(self) -> str:
+        """What it has printed so far."""
+        return self.out.read_text("utf-8", "replace") + self.err.read_text("utf-8", "replace")
 
     def wait(self, seconds: float = PATIENCE) -> Ended:
         """Until it ended; one that does not is killed, and the test fails."""
@@ -157,3 +166,19 @@ class Zygote:
                 trial.ended.set()
         self._process.wait()  # It ends where it cannot import, or when it is closed.
         self._ready.set()
+
+
+@functools.cache
+def place() -> Path:
+    """A folder for what the runs of this session share; it goes with the session."""
+    folder = Path(tempfile.mkdtemp(prefix="tutelage-warm-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@functools.cache
+def zygote() -> Zygote:
+    """The warm process of this session, with a cache of its own."""
+    warm = Zygote(place() / "zygote", TUTELAGE_CACHE=str(place() / "cache"))
+    atexit.register(warm.close)
+    return warm

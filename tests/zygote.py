@@ -6,7 +6,8 @@ One JSON object a line comes in for each child to start, and goes out when it be
     out   {"id": 1, "pid": 4711}
     out   {"id": 1, "status": 0}          as os.waitpid has it
 
-With `call` instead of `argv` a child calls a function of ours; `before` names what it calls first.
+An `argv` that begins with a script runs that. With `call` instead a child calls a function of ours; `before` names
+what it calls first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import sys
 from pathlib import Path
@@ -43,12 +45,15 @@ MODULES = (
     *("tutelage.evaluate.measure", "tutelage.evaluate.outcome", "tutelage.export.delivery", "tutelage.export.parity"),
     *("tutelage.train.rehearsal", "tutelage.train.probe", "tutelage.train.planner", "tutelage.train.choice"),
     *("tutelage.train.saver", "tutelage.train.loop", "tutelage.objectives.nll", "tutelage.report.page"),
+    *("tutelage.train.joint", "tutelage.train.meeting", "tutelage.train.ranks", "tutelage.train.sharding"),
+    *("tutelage.train.watchdog", "torch.distributed.checkpoint"),
 )
 
 
 def main() -> None:
     """Serve until the input ends."""
-    sys.path[:1] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    here = Path(__file__).parent
+    sys.path[:1] = [str(here / "faults"), str(here)]
     warm()
     pids: dict[int, int] = {}
     waiting = b""
@@ -95,9 +100,14 @@ def child(request: dict[str, Any]) -> int | str | None:
         return 0
     from tutelage.cli import main as command_line
 
-    sys.argv = ["tutelage", *request["argv"]]
+    script = request["argv"][0] if request["argv"][0].endswith(".py") else None
+    sys.argv = request["argv"] if script else ["tutelage", *request["argv"]]
     try:
-        command_line()
+        if script:
+            sys.path.insert(0, str(Path(script).parent))
+            runpy.run_path(script, run_name="__main__")
+        else:
+            command_line()
     except SystemExit as stop:
         return stop.code
     return 0
