@@ -130,9 +130,14 @@ def patiently(write: Callable[[], T], seconds: float, wait: Callable[[], None] =
         time.sleep(min(RETRY_SECONDS, seconds))
 
 
+def part_of(path: Path) -> Path:
+    """Where a file or a folder lies while it is being written."""
+    return path.with_name(f".{path.name}.part")
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file that survives a loss of power, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = part_of(path)
     try:
         temporary.unlink(missing_ok=True)  # Of a process that was killed, or a link that somebody put there.
         with temporary.open("xb") as file:

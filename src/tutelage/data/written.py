@@ -114,7 +114,7 @@ class Files:
             for path in self._paths:
                 with explained(path):
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    self._open[path] = _part(path).open("w", encoding="utf-8")
+                    self._open[path] = files.part_of(path).open("w", encoding="utf-8")
         except BaseException:
             self._remove()
             raise
@@ -136,7 +136,7 @@ class Files:
                 for path in self._paths:
                     if self.lines[path]:
                         with explained(path):
-                            _part(path).replace(path)
+                            files.part_of(path).replace(path)
         finally:
             self._remove()
 
@@ -145,11 +145,7 @@ class Files:
         for path, file in self._open.items():
             with suppress(OSError):  # what it still held is not wanted
                 file.close()
-            _part(path).unlink(missing_ok=True)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
+            files.part_of(path).unlink(missing_ok=True)
 
 
 def explained(path: Path) -> AbstractContextManager[None]:

@@ -65,7 +65,7 @@ def _written(run: Run, folder: Path, write: Callable[[Path], None]) -> Path:
 
 def _begun(folder: Path) -> Path:
     """Where the folder is written until it was proved; what a killed process left there is removed."""
-    part = folder.with_name(f".{folder.name}.part")
+    part = files.part_of(folder)
     _remove(part)
     part.mkdir()
     return part

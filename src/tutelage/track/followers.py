@@ -35,7 +35,7 @@ class Followers:
         """Say once of each follower that ended before the run; a few microseconds."""
         for name, process in list(self.processes.items()):
             if process.poll() is not None:
-                del self.processes[name]
+                self._has_ended(name)
                 self._warn(name, "no longer follows")
 
     def finish(self, seconds: float = 5.0) -> None:
@@ -44,7 +44,7 @@ class Followers:
         while self.processes and time.monotonic() < until:
             for name, process in list(self.processes.items()):
                 if process.poll() is not None:
-                    del self.processes[name]
+                    self._has_ended(name)
                     if process.returncode != 0:
                         self._warn(name, "has not been told everything")
             time.sleep(0.02)
@@ -52,6 +52,10 @@ class Followers:
             _LEFT.append(process)
             self._warn(name, "has not been told everything yet, and is still being told")
         self.processes = {}
+
+    def _has_ended(self, name: str) -> None:
+        del self.processes[name]
+        Note.sweep(self.run, name)
 
     def _warn(self, name: str, what: str) -> None:
         why = _why(self.run, name)

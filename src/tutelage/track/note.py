@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 
+from filelock import FileLock
+
+from tutelage import files
 from tutelage.runs import Run
 
 
@@ -31,3 +35,12 @@ class Note:
     def write(self, run: Run, name: str) -> None:
         """Replace the note."""
         Run(run.folder / "track").write_json(f"{name}.json", asdict(self))
+
+    @staticmethod
+    def sweep(run: Run, name: str) -> None:
+        """Remove what a follower left that was killed while it wrote; nothing while another follows."""
+        part = files.part_of(run.folder / "track" / f"{name}.json")
+        with suppress(Exception):  # Nothing that a tracker does may end the run.
+            if part.exists():
+                with FileLock(part.with_name(f"{name}.lock"), timeout=0):
+                    part.unlink(missing_ok=True)
