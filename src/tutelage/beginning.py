@@ -117,7 +117,7 @@ class Beginning:
     def load(self) -> Forward:
         """The model, with the fastest way to run it that is exact."""
         from tutelage.models.forward import prove
-        from tutelage.models.load import load_model
+        from tutelage.models.load import load_model, remark_on_weights
         from tutelage.train.memory import forget_startup_objects, keep_freed_memory
 
         keep_freed_memory()
@@ -127,7 +127,7 @@ class Beginning:
             forward = prove(model, max_length=self.recipe.data.max_length)
         forget_startup_objects()
         self.screen.say(f"model   {self.recipe.model.path} on {device}; {self.precision.sentence()}")
-        for remark in forward.remarks():
+        for remark in (*remark_on_weights(model), *forward.remarks()):
             self.screen.say(f"note    {remark}")
         return forward
 

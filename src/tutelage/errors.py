@@ -59,6 +59,7 @@ CODES: dict[str, str] = {
     "data/no-function": "A file of code holds no function that can be cut into a prompt and a body, so it is left "
     "out. It is counted, and is not an error.",
     "data/nothing-trained": "A row has no token with a positive weight, so nothing would be trained.",
+    "data/not-encoded": "The tokenizer gives up on a text, as where the pattern that it cuts by needs too many tries.",
     "data/over-long": "Rows are longer than `data.max_length`. Answers are never cut, so a policy must be chosen.",
     "data/too-many-dropped": "More rows were set aside than `data.max_quarantined` allows.",
     "data/no-rows": "After reading and splitting, no row is left to train on or to hold out.",

@@ -132,6 +132,20 @@ def bad_config(case: Case) -> None:
     (case.folder / "model" / "config.json").write_text("{")
 
 
+def pattern_that_backtracks(case: Case) -> None:
+    """The tokenizer cuts by a pattern that needs exponentially many tries where the text does not fit it."""
+    shutil.copytree(case.model, case.folder / "model")
+    case.values["model"]["path"] = "model"
+    path = case.folder / "model" / "tokenizer.json"
+    whole = json.loads(path.read_text())
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    whole["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, whole["pre_tokenizer"]]}
+    path.write_text(json.dumps(whole))
+    rows = good(20)
+    rows[6]["instruction"] = "a" * 40 + "b"
+    case.rows.write_bytes(text(rows))
+
+
 def own_code(case: Case) -> None:
     no_weights(case)
     shutil.copy(case.model / "model.safetensors", case.folder / "model")
@@ -175,6 +189,7 @@ CASES: dict[Callable[[Case], None], tuple[int, str, str]] = {
     invalid_utf8: (3, "data/bad-encoding", r"where rows\.jsonl:3$"),
     unknown_ending: (3, "data/unknown-type", r"fix .*\.jsonl"),
     broken_parquet: (3, "data/unreadable", r"where rows\.parquet"),
+    pattern_that_backtracks: (3, "data/not-encoded", r"where rows\.jsonl:7$(.|\n)*found .*retry-limit"),
     over_long: (3, "data/over-long", r"where rows\.jsonl:7$"),
     all_bad_when_quarantined: (3, "data/too-many-dropped", r"where rows\.jsonl:1, rows\.jsonl:2"),
     unknown_key: (2, "recipe/unknown-option", r"where recipe\.yaml:\d+$(.|\n)*fix .*learning_rate"),

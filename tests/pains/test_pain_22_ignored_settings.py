@@ -19,6 +19,7 @@ from tutelage import commands, config, files
 from tutelage.config.names import general
 from tutelage.errors import ModelError, TutelageError
 from tutelage.models.location import locate
+from tutelage.models.precision import has_bfloat16
 from tutelage.objectives import nll as objective
 from tutelage.objectives.base import Loss
 from tutelage.recipe import CleanOptions
@@ -150,7 +151,7 @@ TABLE: dict[str, Change] = {
     "train.parallel": Change("sharded", "error", {"train.compile": True}),
     "train.compile": Change(True, "compiled"),
     "precision.weights": Change("bfloat16", "plan"),
-    "precision.compute": Change("bfloat16", "plan"),
+    "precision.compute": Change("bfloat16", "plan" if has_bfloat16("cpu") else "error"),
     "precision.optimizer": Change("bfloat16", "plan"),
     "precision.master": Change(
         "stochastic", "plan", {"model.adapter": {"kind": "full"}, "precision.weights": "bfloat16"}

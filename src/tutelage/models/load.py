@@ -175,6 +175,26 @@ def _refuse_infinite(location: Location, model: PreTrainedModel) -> None:
         )
 
 
+def remark_on_weights(model: PreTrainedModel) -> list[str]:
+    """That tensors of more than one dimension hold one number over and over, as after a copy that failed."""
+    import torch
+
+    constant = []
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            some = parameter.flatten()[:1000]  # So that a tensor of many numbers is seldom read.
+            if (
+                parameter.dim() > 1
+                and parameter.numel() > 1
+                and all(torch.all(x == some[0]) for x in (some, parameter))
+            ):
+                constant.append(f"{name} ({some[0].item():g})")
+    if not constant:
+        return []
+    more = f" and {len(constant) - 3:,} more" if len(constant) > 3 else ""
+    return [f"weights that are one number over and over, as no training leaves them: {', '.join(constant[:3])}{more}"]
+
+
 def unreadable(location: Location, what: str, error: Exception) -> ModelError:
     on_hub = not Path(location.path).exists()
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

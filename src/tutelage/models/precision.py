@@ -105,18 +105,19 @@ def born(location: Location) -> str | None:
 
 
 def has_bfloat16(device: str) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; where it does not, it is slower than float32."""
+    """Whether `computing` makes products in bfloat16 there, in hardware; elsewhere they would be slower than exact."""
     import torch
 
     if device == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     if device != "cpu":
         return False
-    look = getattr(torch.cpu, "get_capabilities", None)
-    if look is None:
-        return bool(torch.cpu._is_avx512_bf16_supported())
-    found = look()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    # Asked of a product: what a processor has, and for what oneDNN uses it, are two things. With bfloat16 in AVX-512
+    # and no AMX it leaves products of float32 as they are.
+    size = 256
+    between = torch.full((size, size), 1 + 2**-12)
+    with computing(Precision(compute="bfloat16"), "cpu"):
+        return float((between @ between)[0, 0]) == size
 
 
 @contextmanager
@@ -207,7 +208,7 @@ def _not_on_this_device(precision: Precision, device: str, native: bool) -> Iter
             f"this {device} does not multiply in bfloat16",
             where="precision.compute",
             found="precision.compute = bfloat16",
-            why="it would be emulated: slower than float32, and less exact",
+            why="products would stay float32 under another name, or be emulated: slower, and less exact",
             fix="remove precision.compute",
         )
 

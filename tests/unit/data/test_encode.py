@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tokenizers
 
 from conftest import make_encoder, make_template_tokenizer, make_tokenizer
 from conftest import supervised_spans as spans_of
@@ -57,6 +58,35 @@ def test_weights_below_one_are_kept_and_their_ends_are_stops(chatml):
     [example] = one(encoder, conversation(user("a"), answer("b", 0.25), user("c"), answer("d", 2.0), weight=2.0))
     assert sorted(set(example.weights.tolist())) == [0.0, 0.5, 4.0]
     assert encoder.stop_ids == {encoder.template_stop_id: 2}
+
+
+PATIENT, HOPELESS = "a" * 10 + "b", "a" * 40 + "b"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        lambda text: conversation(user("Go on."), answer(text)),
+        lambda text: conversation(user(text), answer("No."), user("Why?"), answer("So.")),
+        lambda text: Completion(MADE, text, " and so on"),
+        lambda text: Document(MADE, text),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 2, 512])
+def test_a_text_that_the_tokenizer_gives_up_on_is_a_problem_of_its_row_alone(chatml, tmp_path, row, batch):
+    """Its pattern needs exponentially many tries, and the library stops it."""
+    backend = tokenizers.Tokenizer.from_str(chatml().tokenizer.backend.to_str())
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex("(a+)+$"), "isolated")
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, backend.pre_tokenizer])
+    encoder = chatml()
+    encoder.tokenizer.backend = backend
+    first, problem, last = encoder.encode([row(PATIENT), row(HOPELESS), row(PATIENT)], max_length=1000, batch=batch)
+    assert isinstance(problem, Problem)
+    assert (problem.code, problem.where) == ("data/not-encoded", "made.jsonl:4")
+    assert len(first) == len(last) >= 1
+    for one, other in zip(first, last, strict=True):
+        assert one.input_ids.tolist() == other.input_ids.tolist()
+        assert "aaaaaaaaaab" in encoder.tokenizer.decode(one.input_ids)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tutelage.cache import cache_folder
 from tutelage.errors import RecipeError, TutelageError
 from tutelage.models import gguf
 from tutelage.models.gguf import convert_gguf
-from tutelage.models.load import load_model
+from tutelage.models.load import load_model, remark_on_weights
 from tutelage.models.location import Location, locate, position_limit
 from tutelage.models.tokenizer import chat_tokenizer, load_tokenizer
 from tutelage.recipe import ModelOptions
@@ -242,6 +242,19 @@ def test_a_broken_gguf_file(tmp_path):
     refused("model/unreadable", load_model, locate(str(tmp_path / "a.gguf")))
     (tmp_path / "b.gguf").write_bytes(b"not gguf")
     refused("model/unreadable", load_tokenizer, locate(str(tmp_path / "b.gguf")))
+
+
+def test_weights_that_are_one_number_over_and_over_are_said(model):
+    assert remark_on_weights(load_model(Location(str(model)))) == []  # Its norms are all one, which is as it should be.
+    weights = load_file(model / "model.safetensors")
+    constant = "model.layers.0.mlp.up_proj.weight"
+    weights[constant] = torch.zeros_like(weights[constant])
+    almost = weights["model.layers.1.mlp.up_proj.weight"]
+    almost[:] = 1.0
+    almost[-1, -1] = 2.0
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    (said,) = remark_on_weights(load_model(Location(str(model))))
+    assert said.endswith(f"leaves them: {constant} (0)")
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):

@@ -166,6 +166,7 @@ def products() -> list[torch.Tensor]:
 def test_products_are_rounded_inside_and_exact_again_outside():
     """Forwards and backwards; tensors stay float32, which norms and sums are then computed in."""
     if not has_bfloat16("cpu"):
+        assert not torch.cpu.get_capabilities().get("amx_bf16")
         pytest.skip("this processor does not multiply in bfloat16")
     before = products()
     with computing(BFLOAT16, "cpu"):

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tutelage.data.encode import clock
@@ -25,7 +25,7 @@ from tutelage.data.encode.sequences import Sequences, example
 from tutelage.data.encode.template import ChatTemplate
 from tutelage.data.encode.tokenizer import Tokenizer
 from tutelage.data.encode.trim import Trimmer, trim_completion
-from tutelage.errors import ModelError, Problem, TutelageError
+from tutelage.errors import DataError, ModelError, Problem, TutelageError
 from tutelage.types import Completion, Conversation, Demonstration, Document, Example, Message, Origin
 
 EARLY_NOTICE = "early turns left out of the context"
@@ -97,13 +97,12 @@ class Encoder:
         with ThreadPoolExecutor(1) as encoding:
             for rows in self._batches(demonstrations, batch):
                 turns = self._render_batch(rows)
-                every = [turn for row in turns if isinstance(row, list) for turn in row]
                 if len(rows) < batch and waiting is None:
-                    self._encode_turns(every)
+                    self._encode_rows(turns)
                     yield from self._finish(rows, turns, max_length, trim)
                     return
                 # The tokenizer lets other threads run, so the next rows are rendered while these are encoded.
-                encoded = encoding.submit(self._encode_turns, every)
+                encoded = encoding.submit(self._encode_rows, turns)
                 if waiting is not None:
                     waiting[2].result()
                     yield from self._finish(waiting[0], waiting[1], max_length, trim)
@@ -144,14 +143,13 @@ class Encoder:
         self, batch: Sequence[Demonstration], turns: Sequence[list[Turn] | Problem], max_length: int, trim: bool
     ) -> Iterator[list[Example] | OverLong | Problem]:
         for demonstration, row in zip(batch, turns, strict=True):
-            if isinstance(row, Problem):
-                yield row
-                continue
             try:
-                result = self._assemble(demonstration, row, max_length, trim)
+                result = row if isinstance(row, Problem) else self._assemble(demonstration, row, max_length, trim)
             except TutelageError as error:
                 self._stop_if_hostile(error)
                 result = error.problems[0]
+            if isinstance(result, Problem) and not result.where:  # The tokenizer knows nothing of rows.
+                result = replace(result, where=str(demonstration.origin))
             yield result
 
     def _assemble(
@@ -253,6 +251,17 @@ class Encoder:
                 )
             )
         _ = self.template_stop_id
+
+    def _encode_rows(self, rows: list[list[Turn] | Problem]) -> None:
+        """Encode the turns of all at once; where the tokenizer gives up on a row, the problem takes its place."""
+        try:
+            self._encode_turns([turn for row in rows if isinstance(row, list) for turn in row])
+        except DataError:
+            for index, row in enumerate(rows):
+                try:
+                    self._encode_turns(row if isinstance(row, list) else [])
+                except DataError as error:
+                    rows[index] = error.problems[0]
 
     def _encode_turns(self, turns: Sequence[Turn]) -> None:
         if not turns:

@@ -17,6 +17,8 @@ from functools import cached_property
 
 import tokenizers
 
+from tutelage.errors import DataError, Problem
+
 
 def _mark() -> str:
     """Four private-use characters that change with every process, so that no text can be written to hold them."""
@@ -208,7 +210,20 @@ class Tokenizer:
 
     @staticmethod
     def _batch(backend: tokenizers.Tokenizer, texts: list[str]) -> list[list[int]]:
-        return [e.ids for e in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        """Ids of each text.
+
+        Raises:
+            DataError: data/not-encoded, where the tokenizer gives up on one of them.
+        """
+        try:
+            return [e.ids for e in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        except BaseException as error:
+            # The library raises plain exceptions; where it panics, one that is not even that, and has no public name.
+            if type(error) is not Exception and type(error).__name__ != "PanicException":
+                raise
+            said = " ".join(str(error).split())[:300]
+        what = "the tokenizer gives up on a text"
+        raise DataError(Problem("data/not-encoded", what, found=said, fix="shorten the row, or leave it out"))
 
 
 def _alternation(tokens: Iterable[str]) -> re.Pattern[str] | None:
