@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from tutelage import files
 from tutelage.checkpoints import Checkpoints
 from tutelage.errors import MachineError, ModelError, Problem, RecipeError
+from tutelage.locks import left_behind
 
 JOURNALS = ("metrics.jsonl", "examples.jsonl", "evaluations.jsonl", "heldout.jsonl", "samples.jsonl", "tasks.jsonl")
 """One object a line, each with its `step`."""
@@ -75,7 +76,7 @@ class Run:
             try:
                 lock.acquire(timeout=0.5, poll_interval=0.05)  # `runs list` looks at locks for a moment.
             except Timeout:
-                raise self._in_use() from None
+                raise self._in_use(left_behind(lock)) from None
         here = self._place()
         try:
             yield
@@ -221,7 +222,7 @@ class Run:
         """Say that a full disk is waited for."""
         self._say(files.waiting(self.folder, self.wait_seconds))
 
-    def _in_use(self) -> MachineError:
+    def _in_use(self, otherwise: str) -> MachineError:
         held = ""
         with contextlib.suppress(KeyError, TypeError):  # Who holds it has not said so yet.
             who = self.read_json(HOLDER, needed=False)
@@ -232,7 +233,7 @@ class Run:
                 "another process is working in this run folder",
                 where=str(self.folder),
                 found=held,
-                fix="wait for it, or choose another folder, as in output=runs/NAME",
+                fix=f"wait for it, or choose another folder, as in output=runs/NAME{otherwise}",
             )
         )
 

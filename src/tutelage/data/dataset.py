@@ -225,7 +225,8 @@ def prepare(
         _refuse(Store(folder), options)
 
     shelf = Shelf(options.store, options.store_limit)
-    store = shelf.opened(content, build, lambda: say("another process is encoding the same rows; waiting for it"))
+    busy = "another process is encoding the same rows; waiting for it"
+    store = shelf.opened(content, build, lambda otherwise: say(busy + otherwise))
     ledger = Ledger.restored(store.facts["ledger"])
     problems = _refuse(store, options)
     selection = select(store, options, ledger)

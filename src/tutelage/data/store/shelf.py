@@ -23,6 +23,7 @@ from tutelage import files
 from tutelage.cache import cache_folder
 from tutelage.data.store import Store, size_of
 from tutelage.errors import TutelageError
+from tutelage.locks import left_behind
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 """Names of stores; whatever else lies in the folder is not ours."""
@@ -58,10 +59,10 @@ class Shelf:
         self.folder = Path(folder).expanduser() if folder is not None else cache_folder() / "tokens"
         self.limit = limit
 
-    def opened(self, identity: dict[str, Any], build: Callable[[Path], None], wait: Callable[[], None]) -> Store:
+    def opened(self, identity: dict[str, Any], build: Callable[[Path], None], wait: Callable[[str], None]) -> Store:
         """The store with this content, built first where it is not complete.
 
-        `wait` is called once when another process is building it.
+        `wait` is called once when another process is building it, with what else it may be.
 
         Raises:
             MachineError: machine/read-only, machine/disk-full.
@@ -84,7 +85,7 @@ class Shelf:
         return store
 
     @contextmanager
-    def _locked(self, path: Path, wait: Callable[[], None] | None) -> Iterator[None]:
+    def _locked(self, path: Path, wait: Callable[[str], None] | None) -> Iterator[None]:
         """Hold the store's lock; without `wait`, raise `Timeout` where another process holds it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_suffix(".lock"))
@@ -93,7 +94,7 @@ class Shelf:
         except Timeout:
             if wait is None:
                 raise
-            wait()
+            wait(left_behind(lock))
             lock.acquire()
         try:
             yield
