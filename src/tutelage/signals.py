@@ -1,8 +1,9 @@
 """A request to stop: where nothing can be lost it ends the process at once, and where a step is under way after it.
 
-A handler only notes that the signal came, or raises `StopRequested`; it saves nothing itself. Every file is written
-so that a process may end at any moment, so raising harms nothing; `held` marks the stretch in which whoever holds it
-asks `requested` at the end of each step and ends in order. A second signal ends the process where it stands.
+A handler only notes that the signal came, or raises `StopRequested`, after an import that is under way; it saves
+nothing itself. Every file is written so that a process may end at any moment, so raising harms nothing; `held` marks
+the stretch in which whoever holds it asks `requested` at the end of each step and ends in order. A second signal ends
+the process where it stands.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,7 +99,39 @@ class Signals:
             os._exit(_code(number))
         self.requested = signal.Signals(number).name
         if not self._held:
-            raise StopRequested(self.requested)
+            _raise(StopRequested(self.requested), _importer(frame))
+
+
+def _importer(frame: FrameType | None) -> FrameType | None:
+    """The frame that waits for an import under way, the outermost below our functions; None where there is none."""
+    found = None
+    while frame is not None and not _is_ours(frame):
+        before = frame.f_back
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            found = before
+        frame = before
+    return found
+
+
+def _is_ours(frame: FrameType) -> bool:
+    package = str(frame.f_globals.get("__name__")).partition(".")[0]
+    return package == __name__.partition(".")[0] and frame.f_code.co_name != "<module>"
+
+
+def _raise(stop: StopRequested, later: FrameType | None) -> None:
+    """Raise here, or at the next line of a frame, when what it has called is done.
+
+    In the middle of an import an exception may be made another one, be dropped, or end the process through C++.
+    """
+    if later is None:
+        raise stop
+
+    def raising(*event: object) -> None:
+        sys.settrace(None)
+        raise stop
+
+    later.f_trace = raising  # type: ignore[assignment]
+    sys.settrace(lambda *event: None)
 
 
 def _code(number: int) -> int:

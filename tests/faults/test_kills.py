@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jobs
 import pytest
-from harness import KILLED, Job, command_line, count, job, together, whole_lines
+from harness import KILLED, Ended, Job, command_line, count, job, together, whole_lines
 from outcomes import outcome
 
 LONG_COUNTS = {"full": 200, "lora": 100}
@@ -58,21 +58,22 @@ def survive(r60: Job, folder: Path, moments: list[float], seen: Seen) -> None:
         end = trial.wait()
         assert end.code in (0, KILLED), end.said[-2000:]
         assert trial.leftovers() == []
-        note(seen, end.resumed_after, expected, lines, started="train   " in end.said)
+        committed, before = expected, lines
         expected, lines = standing(folder / "run")
+        note(seen, end, committed, before, lines)
         seen.phases[phase(folder / "run", lines, end.code)] += 1
         assert set(r60.true(folder)) >= ({expected} if expected else set()), "what was committed verifies"
     end = r60.done(folder)
-    note(seen, end.resumed_after, expected, lines, started="train   " in end.said)
+    note(seen, end, expected, lines, jobs.STEPS)
     r60.same(folder)
     shutil.rmtree(folder)
 
 
-def note(seen: Seen, resumed: int, expected: int, lines: int, *, started: bool) -> None:
-    """A process that came as far as training went on from the newest checkpoint."""
-    if started and lines:
-        assert resumed == expected, f"went on after step {resumed}, and step {expected} was committed"
-        seen.redone.append(max(0, lines - resumed))
+def note(seen: Seen, end: Ended, committed: int, before: int, after: int) -> None:
+    """A process that said that it goes on, or changed the journal, went on from the newest checkpoint."""
+    if before and (end.resumed_after or after != before):
+        assert end.resumed_after == committed, f"not from step {committed}, which was committed:\n{end.said[-2000:]}"
+        seen.redone.append(max(0, before - end.resumed_after))
 
 
 def standing(run: Path) -> tuple[int, int]:

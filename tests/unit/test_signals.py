@@ -103,6 +103,51 @@ with SIGNALS.held():
     assert done.stdout.split("\n") == ["stopped SIGTERM", "not entered", "1", ""]
 
 
+IMPORTED = """
+import pathlib, tempfile
+place = pathlib.Path(tempfile.mkdtemp())
+sys.path.insert(0, str(place))
+SEND = "import os, signal\\ndef send():\\n os.kill(os.getpid(), signal.SIGTERM)\\n for _ in range(100): pass\\n"
+(place / "deeper.py").write_text(SEND + BODY + "\\nwhole = True\\n")
+(place / "slow.py").write_text("import deeper\\nfrom deeper import whole\\n")
+def importing():
+    import slow
+    print("went on")
+try:
+    importing()
+except StopRequested as stop:
+    print("stopped", *[getattr(sys.modules.get(name), "whole", None) for name in ("deeper", "slow")])
+print(sys.gettrace(), SIGNALS.requested)
+"""
+BODIES = {
+    "a line": "send()",
+    "what Python makes another exception of": (
+        "class D:\n def __set_name__(self, owner, name): send()\nclass C:\n d = D()"
+    ),
+    "what Python drops": "import weakref\nclass C: pass\nc = C()\nr = weakref.ref(c, lambda _: send())\ndel c",
+    "what is caught": "try: send()\nexcept BaseException: pass",
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_in_the_middle_of_an_import_it_is_raised_when_that_is_done(body):
+    """Imports of several libraries do not bear an exception in every place; torch's end the process."""
+    done = run(f"BODY = {body!r}" + IMPORTED)
+    assert done.stdout.splitlines() == ["stopped True True", "None SIGTERM"], done.stderr
+    assert done.stderr == ""
+
+
+def test_a_second_one_in_the_middle_of_an_import_ends_the_process():
+    done = run("BODY = 'send()\\nsend()'" + IMPORTED)
+    assert (done.stdout, done.returncode) == ("", 128 + signal.SIGTERM)
+
+
+def test_a_run_that_somebody_begins_while_they_are_imported_is_stopped_at_once():
+    body = "exec('def train():\\n send()\\n print(\"trained\")', globals() | {'__name__': 'tutelage.made'}, here := {})"
+    done = run(f"BODY = {body!r} + '\\nhere[\"train\"]()'" + IMPORTED)
+    assert done.stdout.splitlines() == ["stopped None None", "None SIGTERM"], done.stderr
+
+
 def test_after_removal_the_systems_own_meaning_is_back():
     done = run("""
 SIGNALS.remove()
