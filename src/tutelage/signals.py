@@ -1,9 +1,8 @@
 """A request to stop: where nothing can be lost it ends the process at once, and where a step is under way after it.
 
-A handler only notes that the signal came, or raises `StopRequested`, after an import that is under way; it saves
-nothing itself. Every file is written so that a process may end at any moment, so raising harms nothing; `held` marks
-the stretch in which whoever holds it asks `requested` at the end of each step and ends in order. A second signal ends
-the process where it stands.
+A handler only notes that the signal came, or raises `StopRequested`; it saves nothing itself. Every file is written
+so that a process may end at any moment, so raising harms nothing; `held` marks the stretch in which whoever holds it
+asks `requested` at the end of each step and ends in order. A second signal ends the process where it stands.
 """
 
 from __future__ import annotations
@@ -11,14 +10,17 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 CAUGHT = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
+
+
+EXIT = 75
+"""Of a process that was asked to stop, and can be started again (EX_TEMPFAIL of sysexits.h)."""
 
 
 class StopRequested(BaseException):
@@ -32,13 +34,18 @@ class Signals:
         self.requested: str | None = None
         """The name of the first signal."""
         self._held = 0
+        self._alone = False
         self._before: dict[int, Any] = {}
         self._ear: socket.socket | None = None
 
-    def install(self) -> None:
-        """Listen from now on; does nothing outside of the main thread, where Python does not allow it."""
+    def install(self, *, alone: bool = False) -> None:
+        """Listen from now on; does nothing outside of the main thread, where Python does not allow it.
+
+        `alone` says that the process is a command's own, which a signal in the middle of an import may end at once.
+        """
         if threading.current_thread() is not threading.main_thread() or self._before:
             return
+        self._alone = alone
         for number in CAUGHT:
             if signal.getsignal(number) != signal.SIG_IGN:  # As nohup asks for.
                 self._before[number] = signal.signal(number, self._handle)
@@ -99,39 +106,23 @@ class Signals:
             os._exit(_code(number))
         self.requested = signal.Signals(number).name
         if not self._held:
-            _raise(StopRequested(self.requested), _importer(frame))
+            if self._alone and _importing(frame):
+                with suppress(OSError):
+                    os.write(2, f"stopped on request ({self.requested}); what was saved before stays\n".encode())
+                os._exit(EXIT)
+            raise StopRequested(self.requested)
 
 
-def _importer(frame: FrameType | None) -> FrameType | None:
-    """The frame that waits for an import under way, the outermost below our functions; None where there is none."""
-    found = None
-    while frame is not None and not _is_ours(frame):
-        before = frame.f_back
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            found = before
-        frame = before
-    return found
+def _importing(frame: FrameType | None) -> bool:
+    """Whether an import is under way.
 
-
-def _is_ours(frame: FrameType) -> bool:
-    package = str(frame.f_globals.get("__name__")).partition(".")[0]
-    return package == __name__.partition(".")[0] and frame.f_code.co_name != "<module>"
-
-
-def _raise(stop: StopRequested, later: FrameType | None) -> None:
-    """Raise here, or at the next line of a frame, when what it has called is done.
-
-    In the middle of an import an exception may be made another one, be dropped, or end the process through C++.
+    An exception in the middle of one may be made another exception, be dropped, or end the process through C++.
     """
-    if later is None:
-        raise stop
-
-    def raising(*event: object) -> None:
-        sys.settrace(None)
-        raise stop
-
-    later.f_trace = raising  # type: ignore[assignment]
-    sys.settrace(lambda *event: None)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _code(number: int) -> int:

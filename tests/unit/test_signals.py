@@ -113,11 +113,13 @@ SEND = "import os, signal\\ndef send():\\n os.kill(os.getpid(), signal.SIGTERM)\
 def importing():
     import slow
     print("went on")
+if ALONE:
+    SIGNALS.remove()
+    SIGNALS.install(alone=True)
 try:
     importing()
 except StopRequested as stop:
-    print("stopped", *[getattr(sys.modules.get(name), "whole", None) for name in ("deeper", "slow")])
-print(sys.gettrace(), SIGNALS.requested)
+    print("stopped", stop)
 """
 BODIES = {
     "a line": "send()",
@@ -130,22 +132,16 @@ BODIES = {
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-def test_in_the_middle_of_an_import_it_is_raised_when_that_is_done(body):
-    """Imports of several libraries do not bear an exception in every place; torch's end the process."""
-    done = run(f"BODY = {body!r}" + IMPORTED)
-    assert done.stdout.splitlines() == ["stopped True True", "None SIGTERM"], done.stderr
-    assert done.stderr == ""
+def test_in_the_middle_of_an_import_it_ends_a_process_of_our_own_at_once(body):
+    """Imports of several libraries do not bear an exception in every place; torch's end the process by SIGABRT."""
+    done = run(f"ALONE, BODY = True, {body!r}" + IMPORTED)
+    assert (done.stdout, done.returncode) == ("", 75)
+    assert done.stderr == "stopped on request (SIGTERM); what was saved before stays\n"
 
 
-def test_a_second_one_in_the_middle_of_an_import_ends_the_process():
-    done = run("BODY = 'send()\\nsend()'" + IMPORTED)
-    assert (done.stdout, done.returncode) == ("", 128 + signal.SIGTERM)
-
-
-def test_a_run_that_somebody_begins_while_they_are_imported_is_stopped_at_once():
-    body = "exec('def train():\\n send()\\n print(\"trained\")', globals() | {'__name__': 'tutelage.made'}, here := {})"
-    done = run(f"BODY = {body!r} + '\\nhere[\"train\"]()'" + IMPORTED)
-    assert done.stdout.splitlines() == ["stopped None None", "None SIGTERM"], done.stderr
+def test_in_the_middle_of_an_import_it_is_raised_in_somebody_elses_process():
+    done = run(f"ALONE, BODY = False, {BODIES['a line']!r}" + IMPORTED)
+    assert (done.stdout, done.returncode) == ("stopped SIGTERM\n", 0)
 
 
 def test_after_removal_the_systems_own_meaning_is_back():

@@ -8,15 +8,15 @@ import sys
 
 def main() -> None:
     """Run `tutelage`; errors become text and an exit code."""
-    from tutelage.signals import SIGNALS, StopRequested
+    from tutelage.signals import EXIT, SIGNALS, StopRequested
 
     try:
         if sys.argv[1:2] in (["train"], ["demo"], ["sweep"]):
-            SIGNALS.install()  # Before the imports, which take seconds.
+            SIGNALS.install(alone=True)  # Before the imports, which take seconds.
         _run()
     except StopRequested as signal:
         print(f"stopped on request ({signal}); nothing was begun", file=sys.stderr)
-        sys.exit(75)
+        sys.exit(EXIT)
 
 
 def _run() -> None:
