@@ -85,7 +85,9 @@ def measure(kind: str, every: int) -> dict[str, object]:
         )
         return [step.seconds for step in run]
 
-    folder = Path(tempfile.mkdtemp(prefix="checkpoints-", dir=Path.cwd()))
+    here = Path("build")  # On the disk of the project, and ignored by git also where this is interrupted.
+    here.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="checkpoints-", dir=here))
     try:
         saver = Saver(
             Checkpoints(folder), "benchmark", parameters, optimizer, keep=1, wait_seconds=0, say=lambda text: None

@@ -16,11 +16,9 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from tutelage.errors import StoppedError
+
 CAUGHT = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
-
-
-EXIT = 75
-"""Of a process that was asked to stop, and can be started again (EX_TEMPFAIL of sysexits.h)."""
 
 
 class StopRequested(BaseException):
@@ -109,7 +107,7 @@ class Signals:
             if self._alone and _importing(frame):
                 with suppress(OSError):
                     os.write(2, f"stopped on request ({self.requested}); what was saved before stays\n".encode())
-                os._exit(EXIT)
+                os._exit(StoppedError.exit_code)
             raise StopRequested(self.requested)
 
 

@@ -8,7 +8,8 @@ import sys
 
 def main() -> None:
     """Run `tutelage`; errors become text and an exit code."""
-    from tutelage.signals import EXIT, SIGNALS, StopRequested
+    from tutelage.errors import StoppedError
+    from tutelage.signals import SIGNALS, StopRequested
 
     try:
         if sys.argv[1:2] in (["train"], ["demo"], ["sweep"]):
@@ -16,7 +17,7 @@ def main() -> None:
         _run()
     except StopRequested as signal:
         print(f"stopped on request ({signal}); nothing was begun", file=sys.stderr)
-        sys.exit(EXIT)
+        sys.exit(StoppedError.exit_code)
 
 
 def _run() -> None:

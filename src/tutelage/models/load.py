@@ -106,7 +106,7 @@ def _refuse_holes(location: Location, missing: list[str]) -> None:
                 "model/unreadable",
                 f"the weights lack {len(missing):,} of the model's tensors",
                 where=location.path,
-                found=", ".join(missing[:5]) + (" ..." if len(missing) > 5 else ""),
+                found=_some(missing),
                 fix="fetch or save the model again; a model without a language head cannot be trained to write",
             )
         )
@@ -169,7 +169,7 @@ def _refuse_infinite(location: Location, model: PreTrainedModel) -> None:
                 "model/bad-weights",
                 f"{len(bad):,} {'tensors have' if len(bad) > 1 else 'tensor has'} numbers that are not finite",
                 where=location.path,
-                found=", ".join(bad[:5]) + (" ..." if len(bad) > 5 else ""),
+                found=_some(bad),
                 fix="use the checkpoint before it, or fetch the model again",
             )
         )
@@ -183,16 +183,15 @@ def remark_on_weights(model: PreTrainedModel) -> list[str]:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             some = parameter.flatten()[:1000]  # So that a tensor of many numbers is seldom read.
-            if (
-                parameter.dim() > 1
-                and parameter.numel() > 1
-                and all(torch.all(x == some[0]) for x in (some, parameter))
-            ):
+            several = parameter.dim() > 1 and parameter.numel() > 1
+            if several and all(torch.all(numbers == some[0]) for numbers in (some, parameter)):
                 constant.append(f"{name} ({some[0].item():g})")
-    if not constant:
-        return []
-    more = f" and {len(constant) - 3:,} more" if len(constant) > 3 else ""
-    return [f"weights that are one number over and over, as no training leaves them: {', '.join(constant[:3])}{more}"]
+    said = "weights that are one number over and over, as no training leaves them"
+    return [f"{said}: {_some(constant)}"] if constant else []
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
 
 
 def unreadable(location: Location, what: str, error: Exception) -> ModelError:

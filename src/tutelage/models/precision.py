@@ -7,6 +7,7 @@ float32 masters, or rounding at random, which moves the weight once in many step
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,6 +105,7 @@ def born(location: Location) -> str | None:
     return str(name).removeprefix("torch.") if name else None
 
 
+@functools.cache
 def has_bfloat16(device: str) -> bool:
     """Whether `computing` makes products in bfloat16 there, in hardware; elsewhere they would be slower than exact."""
     import torch
